@@ -1,0 +1,152 @@
+"""The plan of a place while it is being drawn: ground materials, building footprints, trees, parking slots."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+CELLS = 672  # side of the square world, in cells
+CELL_M = 0.7  # side of a cell, in metres
+HALF_M = CELLS * CELL_M / 2  # the world reaches this far from the place's centre
+
+Point = tuple[float, float]  # metres: x to the east, y to the south, the place's centre at the origin
+Colour = tuple[int, int, int]
+
+
+class Ground(IntEnum):
+    """Material of a ground cell."""
+
+    GRASS = 0
+    ASPHALT = 1
+    PAVEMENT = 2
+    GRAVEL = 3
+    WATER = 4
+    SOIL = 5
+    TURF = 6
+    TRACK = 7
+    PAINT = 8
+    PLAZA = 9
+    PARKING = 10
+    POOL = 11
+
+
+class Roof(IntEnum):
+    """Shape of a roof above its eaves."""
+
+    FLAT = 0
+    GABLE = 1
+    HIP = 2
+    DOME = 3
+    VAULT = 4
+
+
+@dataclass(frozen=True)
+class Building:
+    """One prism: its local frame (centre, angle in radians, half sizes in metres), its roof and its faces."""
+
+    centre: Point
+    angle: float
+    half_u: float
+    half_v: float
+    eaves_m: float
+    roof: Roof
+    roof_rgb: Colour
+    wall_rgb: Colour
+    rise_m: float = 0.0  # from the eaves to the ridge
+    rib_m: float = 0.0  # period of the stripes along the roof; 0: none
+    bay_m: float = 3.0  # width of a window bay; 0: a blind wall
+
+
+def frame(centre: Point, angle: float, u: float, v: float) -> Point:
+    """The point (u, v) of the local frame at `centre`, turned by `angle`, in world metres."""
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    return centre[0] + u * cos - v * sin, centre[1] + u * sin + v * cos
+
+
+def rectangle(centre: Point, angle: float, half_u: float, half_v: float) -> list[Point]:
+    """The four corners of a turned rectangle, in order."""
+    corners = ((-half_u, -half_v), (half_u, -half_v), (half_u, half_v), (-half_u, half_v))
+    return [frame(centre, angle, u, v) for u, v in corners]
+
+
+def stations(line: list[Point], spacing_m: float, aside_m: float) -> NDArray[np.float64]:
+    """Points at equal steps along each piece of a polyline, `aside_m` to its side: [K, 3] x, y, heading.
+
+    Those outside the world are left out.
+    """
+    found = [np.empty((0, 3))]
+    for (ax, ay), (bx, by) in pairwise(line):
+        length, heading = float(np.hypot(bx - ax, by - ay)), float(np.arctan2(by - ay, bx - ax))
+        along = np.arange(spacing_m / 2, length, spacing_m)
+        x = ax + along * np.cos(heading) - aside_m * np.sin(heading)
+        y = ay + along * np.sin(heading) + aside_m * np.cos(heading)
+        found.append(np.stack([x, y, np.full_like(x, heading)], -1))
+    points = np.concatenate(found)
+    return points[np.abs(points[:, :2]).max(axis=1) < HALF_M]
+
+
+def ellipse(
+    centre: Point, half_u: float, half_v: float, angle: float = 0.0, corners: int = 28
+) -> list[Point]:
+    """A polygon that stands for an ellipse."""
+    turns = np.linspace(0.0, 2 * np.pi, corners, endpoint=False)
+    return [frame(centre, angle, half_u * float(np.cos(t)), half_v * float(np.sin(t))) for t in turns]
+
+
+def _cells(points: list[Point]) -> list[Point]:
+    return [((x + HALF_M) / CELL_M, (y + HALF_M) / CELL_M) for x, y in points]
+
+
+class Canvas:
+    """Drawing surface in metres; `building` holds 0 for open ground or 1 + the index into `buildings`."""
+
+    def __init__(self) -> None:
+        self.ground = Image.new("L", (CELLS, CELLS), int(Ground.GRASS))
+        self.building = Image.new("I", (CELLS, CELLS), 0)
+        self.buildings: list[Building] = []
+        self.trees: list[tuple[float, float, float, float]] = []  # x, y, crown radius, height
+        self.slots: list[NDArray[np.float64]] = []  # [K, 3] x, y, heading of places for cars
+        self._ground = ImageDraw.Draw(self.ground)
+        self._building = ImageDraw.Draw(self.building)
+
+    def pave(self, polygon: list[Point], material: Ground) -> None:
+        """Cover a polygon of the ground."""
+        self._ground.polygon(_cells(polygon), fill=int(material))
+
+    def road(self, line: list[Point], width_m: float, material: Ground) -> None:
+        """Cover a band of constant width along a polyline."""
+        width = max(1, round(width_m / CELL_M))
+        self._ground.line(_cells(line), fill=int(material), width=width, joint="curve")
+
+    def erect(self, building: Building, footprints: list[list[Point]]) -> None:
+        """Stand a building on the union of some polygons."""
+        self.buildings.append(building)
+        for polygon in footprints:
+            self._building.polygon(_cells(polygon), fill=len(self.buildings))
+
+    def clear(self, polygon: list[Point]) -> None:
+        """Take buildings away from a polygon: a courtyard, or a river bed."""
+        self._building.polygon(_cells(polygon), fill=0)
+
+    def material(self, point: Point) -> Ground | None:
+        """The ground's material at a point, None outside the world."""
+        (col, row) = _cells([point])[0]
+        inside = 0 <= col < CELLS and 0 <= row < CELLS
+        return Ground(self.ground.getpixel((int(col), int(row)))) if inside else None
+
+    def is_free(self, polygon: list[Point], barred: frozenset[Ground]) -> bool:
+        """Whether corners, edge middles and centre of a polygon lie on unbuilt ground of no barred material."""
+        middle = (sum(x for x, _ in polygon) / len(polygon), sum(y for _, y in polygon) / len(polygon))
+        following = polygon[1:] + polygon[:1]
+        halves = [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in zip(polygon, following, strict=True)]
+        for point in (middle, *polygon, *halves):
+            material = self.material(point)
+            if material is None or material in barred:
+                return False
+            col, row = _cells([point])[0]
+            if self.building.getpixel((int(col), int(row))):
+                return False
+        return True

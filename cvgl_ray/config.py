@@ -1,0 +1,224 @@
+"""The configuration of a run: frozen models, read from TOML, overridden by `section.key=value`.
+
+Every field says its unit and range; an impossible combination is refused next to the fields it concerns.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cvgl_ray.errors import InputError
+
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that knows all its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Dataset(Section):
+    """Which images: a folder layout and its root."""
+
+    layout: Literal["university1652", "folders"] = "university1652"
+    root: str = ""  # local path or a URI that pyarrow.fs opens
+    query_view: str = "drone"
+    reference_view: str = "satellite"
+    distractors: tuple[str, ...] = ()  # folders of further reference images that join the gallery
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "Dataset":
+        if self.query_view == self.reference_view:
+            raise ValueError(f"query_view and reference_view are both {self.query_view!r}; name two views")
+        return self
+
+
+class Backbone(Section):
+    """The frozen timm model and which of its maps become the feature."""
+
+    name: str = "vit_base_patch14_dinov2.lvd142m"
+    checkpoint: str = ""  # local file; empty: the hub's weights, or random ones where pretrained is false
+    pretrained: bool = True
+    seed: int = 0  # of the random weights where pretrained is false and no checkpoint is given
+    layers: tuple[Literal["final"] | int, ...] = ("final",)  # "final", or a block's / a stage's index
+    facet: Literal["token", "query", "key", "value"] = "token"  # of a ViT block; "token" for a map
+    pooling: Literal["gem", "gem_signed", "mean", "max", "cls"] = "gem"
+    gem_power: Positive = 3.0
+    normalize_tokens: bool = False  # L2-normalise each token before pooling, as the paper does
+    image_size: Annotated[int, Field(ge=0)] = 0  # px; 0: the model's own
+    crop_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # of the resized image; 0: the model's own
+    interpolation: Literal["", "bilinear", "bicubic"] = ""  # "": the model's own
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @model_validator(mode="after")
+    def _layers_named(self) -> "Backbone":
+        if not self.layers:
+            raise ValueError('layers is empty; name at least one, such as ["final"]')
+        if self.facet != "token" and "final" in self.layers:
+            raise ValueError(f'facet {self.facet!r} needs a block index in layers, found "final"')
+        return self
+
+
+class Pretransform(Section):
+    """What is done to an image of a view before the backbone; one forward per crop, orientation and flip."""
+
+    orientations: Literal[1, 2, 4, 8] = 1  # evenly spaced headings; their features are averaged
+    crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # central crops, share of the side
+    flip: bool = False  # also the mirrored image
+
+
+class Pretransforms(Section):
+    """One pre-transform a view."""
+
+    query: Pretransform = Pretransform()
+    reference: Pretransform = Pretransform()
+
+
+class Features(Section):
+    """How features are extracted and where they come from."""
+
+    table: str = ""  # Parquet file or folder (image_id, view, feature) that replaces extraction
+    cache: str = ""  # folder of extracted features; empty: DIR/features
+    batch_size: Count = 64  # images a forward batch
+    actors: Annotated[int, Field(ge=0)] = 0  # backbone actors; 0: one a GPU, else one a two CPUs
+    max_rejected: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05  # share of broken images that is fatal above
+
+
+class Adapter(Section):
+    """The learnable map shared by both views."""
+
+    width: Annotated[int, Field(ge=0)] = 0  # embedding dimension; 0: the feature's own
+    norm: Literal["none", "view", "batch"] = "view"  # per-view centring, or the reference's shared BatchNorm
+    init: Literal["identity", "random"] = "identity"  # of the encoder's matrix
+    residual: bool = False
+
+    @model_validator(mode="after")
+    def _residual_fits(self) -> "Adapter":
+        if self.residual and self.width:
+            raise ValueError(
+                f"residual needs width = 0 (the feature's own dimension), found width {self.width}"
+            )
+        return self
+
+
+class EStep(Section):
+    """How pseudo-labels are made."""
+
+    rows: Annotated[int, Field(ge=0)] = 0  # 0: all rows; n: a random batch of n rows of each view a round
+    scores: Literal["cosine", "csls"] = "csls"
+    neighbours: Count = 10  # of CSLS's local scale
+    match: Literal["argmax", "mutual"] = "mutual"
+    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
+    index: str = "Flat"  # a faiss index_factory string, inner product
+
+
+class MStep(Section):
+    """How the adapter is updated."""
+
+    rounds: Count = 20
+    steps_per_round: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 512  # pairs a step, over all workers
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: Positive = 2e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 1
+    clip_value: Positive = 100.0  # each gradient entry is clipped to +- this
+    temperature: Positive = 1 / 14.28  # InfoNCE's at the start
+    learn_temperature: bool = True
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class Loss(Section):
+    """Weights of the loss terms; InfoNCE has weight 1."""
+
+    reconstruction: Literal["l1", "l2"] = "l2"
+    reconstruction_weight: NotNegative = 1.0
+    orthogonality_weight: NotNegative = 0.0
+
+
+class Run(Section):
+    """Resources and reproducibility."""
+
+    workers: Count = 1  # Ray Train workers
+    gpu: bool = False  # one GPU a worker, and for each backbone actor
+    seed: int = 0
+    max_failures: Annotated[int, Field(ge=0)] = 3  # worker failures survived before the run gives up
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    dataset: Dataset = Dataset()
+    backbone: Backbone = Backbone()
+    pretransform: Pretransforms = Pretransforms()
+    features: Features = Features()
+    adapter: Adapter = Adapter()
+    estep: EStep = EStep()
+    mstep: MStep = MStep()
+    loss: Loss = Loss()
+    run: Run = Run()
+
+
+def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a TOML file (none: the defaults) and apply `section.key=value` overrides, values in TOML syntax.
+
+    A value that is no TOML is taken as a string, so `dataset.root=/data` needs no quotes.
+    Raises InputError naming the key, the value and what is allowed.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"configuration {path} cannot be read ({error}); give a TOML file") from error
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"configuration {path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(_explain(error)) from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise InputError(f"--set {override!r} is not of the form section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"--set {override!r} goes into {key!r}, which is a value and not a section")
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault, in one sentence: key, value found, what is allowed."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        valid = ", ".join(_section_at(fault["loc"][:-1]).model_fields)
+        return f"unknown key {key!r} in the configuration; valid keys here are: {valid}"
+    found = json.dumps(fault["input"], default=str)
+    where = f"configuration key {key!r}" if key else "the configuration"
+    if fault["type"] == "value_error":
+        return f"{where}: {fault['ctx']['error']}"
+    return f"{where} is {found}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    section: type[BaseModel] = Config
+    for part in location:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return section

@@ -1,0 +1,100 @@
+"""The learnable half: one encoder shared by both views, and the decoder that keeps it honest."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cvgl_ray.em.collective import total
+
+
+class GlobalBatchNorm(nn.Module):
+    """BatchNorm over the rows of all workers; torch's own SyncBatchNorm does not run on CPUs.
+
+    Training uses the batch's statistics and, with gradients enabled (an E-step only looks), moves the running
+    ones by `momentum`; evaluation uses the running ones.
+    """
+
+    running_mean: torch.Tensor
+    running_variance: torch.Tensor
+
+    def __init__(self, width: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.epsilon = momentum, epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_variance", torch.ones(width))
+
+    def forward(self, rows: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalise [n, width]; rows where `valid` [n] is false do not count in the statistics."""
+        if self.training:
+            counted = rows.new_ones(len(rows)) if valid is None else valid.to(rows.dtype)
+            count = total(counted.sum())
+            mean = total((rows * counted[:, None]).sum(0)) / count
+            variance = total(((rows - mean).square() * counted[:, None]).sum(0)) / count
+            if torch.is_grad_enabled():
+                unbiased = variance * count / (count - 1).clamp(min=1)
+                self.running_mean.lerp_(mean.detach(), self.momentum)
+                self.running_variance.lerp_(unbiased.detach(), self.momentum)
+        else:
+            mean, variance = self.running_mean, self.running_variance
+        return (rows - mean) * torch.rsqrt(variance + self.epsilon) * self.weight + self.bias
+
+
+class Adapter(nn.Module):
+    """Frozen feature x [n, D] -> embedding z [n, W], L2-normalised, and back.
+
+    norm: "view" subtracts each view's mean feature (kept in the buffer `centre` [2, D], from the training
+    split); "batch" is the reference implementation's shared BatchNorm after encoder and decoder; "none".
+    init: "identity" starts the encoder at the (truncated or padded) identity and the decoder at its
+    transpose, so that round 0 sees the frozen features themselves; "random" is torch's default.
+    """
+
+    centre: torch.Tensor
+
+    def __init__(
+        self,
+        dimension: int,
+        width: int = 0,
+        *,
+        norm: str = "view",
+        init: str = "identity",
+        residual: bool = False,
+        centre: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        width = width or dimension
+        assert not residual or width == dimension
+        self.dimension, self.width, self.norm, self.residual = dimension, width, norm, residual
+        self.encoder, self.decoder = nn.Linear(dimension, width), nn.Linear(width, dimension)
+        batch = norm == "batch"
+        self.encoder_norm = GlobalBatchNorm(width) if batch else None
+        self.decoder_norm = GlobalBatchNorm(dimension) if batch else None
+        self.register_buffer("centre", torch.zeros(2, dimension) if centre is None else centre.clone())
+        if init == "identity":
+            with torch.no_grad():
+                self.encoder.weight.copy_(torch.eye(width, dimension))
+                self.decoder.weight.copy_(torch.eye(dimension, width))
+                self.encoder.bias.zero_()
+                self.decoder.bias.zero_()
+
+    def normalise(self, features: torch.Tensor, view: int) -> torch.Tensor:
+        """Frozen features [n, D] of one view as unit rows, centred where norm is "view"."""
+        rows = F.normalize(features, dim=-1)
+        return F.normalize(rows - self.centre[view], dim=-1) if self.norm == "view" else rows
+
+    def encode(self, rows: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalised features [n, D] -> code [n, W], before its L2 normalisation."""
+        code = self.encoder(rows)
+        if self.encoder_norm is not None:
+            code = self.encoder_norm(code, valid)
+        return code + rows if self.residual else code
+
+    def decode(self, code: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """Code [n, W] -> reconstruction of the normalised feature [n, D]."""
+        rows = self.decoder(code)
+        return rows if self.decoder_norm is None else self.decoder_norm(rows, valid)
+
+    def forward(self, features: torch.Tensor, view: int) -> torch.Tensor:
+        """Frozen features [n, D] of one view -> embeddings z [n, W], L2-normalised."""
+        return F.normalize(self.encode(self.normalise(features, view)), dim=-1)

@@ -1,0 +1,32 @@
+"""The faiss index over global row ids."""
+
+import faiss
+import numpy as np
+
+from cvgl_ray.errors import InputError
+
+
+def build_index(rows: np.ndarray, factory: str = "Flat") -> faiss.Index:
+    """Index rows [N, D] float32 by inner product; a row's id is its position.
+
+    factory: any faiss `index_factory` string. Raises InputError for one that faiss does not know or that
+    needs more rows to train on than there are.
+    """
+    try:
+        index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            index.train(rows)
+        index.add(np.ascontiguousarray(rows))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise InputError(f"estep.index {factory!r} does not fit {len(rows)} rows: {reason}") from error
+    return index
+
+
+def search(index: faiss.Index, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of the index for rows [n, D]: (scores [n, k] float32 falling, ids [n, k] int64).
+
+    k is cut to the index's size; an approximate index may pad a row's tail with id -1 and score -inf.
+    """
+    scores, ids = index.search(np.ascontiguousarray(rows, dtype=np.float32), min(k, index.ntotal))
+    return np.where(ids < 0, -np.inf, scores), ids

@@ -1,0 +1,116 @@
+"""One M-step's loss as a module, so that DistributedDataParallel can wrap it whole."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cvgl_ray.em import collective
+from cvgl_ray.em.adapter import Adapter
+from cvgl_ray.em.batches import Batch
+from cvgl_ray.em.losses import info_nce, orthogonality, reconstruction
+from cvgl_ray.em.views import QUERY, REFERENCE
+
+
+class Objective(nn.Module):
+    """Symmetric InfoNCE over candidates gathered from all workers, plus reconstruction and orthogonality.
+
+    The returned local loss, averaged over workers as DistributedDataParallel averages gradients, is the loss
+    of the whole batch: the same for any number of workers.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        temperature: float = 1 / 14.28,
+        learn_temperature: bool = True,
+        label_smoothing: float = 0.1,
+        reconstruction_kind: str = "l2",
+        reconstruction_weight: float = 1.0,
+        orthogonality_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn_temperature)
+        self.label_smoothing = label_smoothing
+        self.reconstruction_kind, self.reconstruction_weight = reconstruction_kind, reconstruction_weight
+        self.orthogonality_weight = orthogonality_weight
+        if reconstruction_weight == 0:  # a decoder without a loss would be an unused parameter to DDP
+            adapter.decoder.requires_grad_(False)
+            if adapter.decoder_norm is not None:
+                adapter.decoder_norm.requires_grad_(False)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        query_valid: torch.Tensor,
+        reference: torch.Tensor,
+        reference_valid: torch.Tensor,
+        batch: Batch,
+    ) -> dict[str, torch.Tensor]:
+        """Loss terms and their weighted sum "loss" (times the number of workers) of this worker's rows.
+
+        query, reference: this worker's frozen features [n, D], [m, D]; *_valid [n], [m] bool: which of them
+        count; batch: the whole batch, whose rows are the workers' rows in rank order.
+        """
+        views = ((query, query_valid, QUERY), (reference, reference_valid, REFERENCE))
+        rows = [self.adapter.normalise(features, view) for features, _, view in views]
+        codes = [self.adapter.encode(row, valid) for row, (_, valid, _) in zip(rows, views, strict=True)]
+        z_query, z_reference = (F.normalize(code, dim=-1) for code in codes)
+        terms = {"info_nce": self._contrast(z_query, z_reference, batch)}
+        if self.reconstruction_weight:
+            counts = len(batch.query_rows), len(batch.reference_rows)
+            distances = [
+                self._reconstruct(code, row, valid) / count
+                for code, row, (_, valid, _), count in zip(codes, rows, views, counts, strict=True)
+            ]
+            terms["reconstruction"] = self.reconstruction_weight * (distances[0] + distances[1])
+        if self.orthogonality_weight:
+            gap = orthogonality(self.adapter.encoder.weight) / collective.world_size()
+            terms["orthogonality"] = self.orthogonality_weight * gap
+        return {**terms, "loss": torch.stack(list(terms.values())).sum() * collective.world_size()}
+
+    def _contrast(self, z_query: torch.Tensor, z_reference: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Both directions' InfoNCE of this worker's rows, each over its labelled rows in the batch."""
+        scale = self.log_scale.exp()
+        halves = []
+        for z, others, target, back in (
+            (z_query, z_reference, batch.of_query, batch.of_reference),
+            (z_reference, z_query, batch.of_reference, batch.of_query),
+        ):
+            candidates = collective.gather(others)
+            start = collective.rank() * len(z)
+            own = _padded(target[start : start + len(z)], len(z))
+            excluded = _excluded(own, back, start, len(candidates))
+            own_target = torch.from_numpy(own).to(z.device)
+            losses = info_nce(
+                scale * z @ candidates.T,
+                own_target,
+                torch.from_numpy(excluded).to(z.device),
+                self.label_smoothing,
+            )
+            halves.append(losses.sum() / max(int((target >= 0).sum()), 1))
+        return (halves[0] + halves[1]) / 2
+
+    def _reconstruct(self, code: torch.Tensor, rows: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        distances = reconstruction(self.adapter.decode(code, valid), rows, self.reconstruction_kind)
+        return (distances * valid).sum()
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([values, np.full(length - len(values), -1)]).astype(np.int64)
+
+
+def _excluded(own: np.ndarray, back: np.ndarray, start: int, columns: int) -> np.ndarray:
+    """[n, columns] bool: filler columns, and columns whose own positive is this row without being its target.
+
+    The latter are siblings (other queries labelled with the same reference): no negatives.
+    """
+    back = np.concatenate([back, np.full(columns - len(back), -2)])
+    rows = np.arange(start, start + len(own))
+    sibling = (back[None, :] == rows[:, None]) & (np.arange(columns)[None, :] != own[:, None])
+    sibling &= own[:, None] >= 0
+    return sibling | (back == -2)[None, :]

@@ -1,0 +1,28 @@
+"""Label-free scores of a model: how well its two views agree, seen from the pseudo-labels alone."""
+
+import numpy as np
+
+from cvgl_ray.em.matching import PseudoLabels, is_mutual
+
+
+def label_free_scores(labels: PseudoLabels, previous: PseudoLabels | None = None) -> dict[str, float]:
+    """Scores of an E-step over all rows, each in [0, 1] but the margin.
+
+    mutual: share of the rows of the smaller view whose best partner's best partner they are;
+    cycle: share of queries that come back to themselves over their best reference;
+    coverage: share of references that are some query's best (low: hubs); margin: mean lead of the best
+    reference; labelled: share of queries with a pseudo-label; churn: share of queries whose best reference
+    differs from the previous round's (only where that round saw the same rows).
+    """
+    cycle = is_mutual(labels.best_of_query, labels.best_of_reference)
+    smaller = min(len(labels.query_rows), len(labels.reference_rows))
+    scores = {
+        "mutual": float(cycle.sum() / smaller),
+        "cycle": float(cycle.mean()),
+        "coverage": len(np.unique(labels.best_of_query)) / len(labels.reference_rows),
+        "margin": float(labels.margin.mean()),
+        "labelled": float((labels.of_query >= 0).mean()),
+    }
+    if previous is not None and np.array_equal(previous.query_rows, labels.query_rows):
+        scores["churn"] = float((previous.best_of_query != labels.best_of_query).mean())
+    return scores

@@ -1,0 +1,19 @@
+"""The two views, and the statistics that each keeps of its own training features."""
+
+import numpy as np
+
+QUERY, REFERENCE = 0, 1
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows [N, D] of any float type as float32 of length one; a zero row stays zero."""
+    rows = rows.astype(np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def view_mean(features: np.ndarray, chunk: int = 65_536) -> np.ndarray:
+    """Mean of the L2-normalised rows of one view: [N, D] -> [D] float32, in bounded memory."""
+    total = np.zeros(features.shape[1], dtype=np.float64)
+    for start in range(0, len(features), chunk):
+        total += unit_rows(features[start : start + chunk]).sum(axis=0, dtype=np.float64)
+    return (total / len(features)).astype(np.float32)

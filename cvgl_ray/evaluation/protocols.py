@@ -1,0 +1,110 @@
+"""Who is asked and who is searched: the directions of a data set, and the evaluation of one of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from cvgl_ray.catalog.table import Catalog, Labels, concat
+from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.metrics import Metrics, geodesic_error_m, retrieval_metrics
+from cvgl_ray.evaluation.search import top_k
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One retrieval: every query is searched in the whole gallery."""
+
+    name: str  # "drone->satellite"
+    queries: Catalog
+    gallery: Catalog
+
+
+def directions(catalog: Catalog, query_view: str, reference_view: str) -> list[Direction]:
+    """The retrievals that a catalog allows, query view -> reference view first, then the way back.
+
+    With images of split "query" (University-1652's test folders): these are searched in split "gallery" of
+    the other view, where a data set's distractors are too. A direction that lacks either side is left out.
+
+    Without any (two plain folders, or a tree of train/ alone), one adapts to an area and localises in it: the
+    images of split "train" are the queries, and the gallery is the other view's "train", with what its split
+    "gallery" adds as distractors.
+
+    Raises:
+        InputError: no direction has both queries and a gallery.
+    """
+    held_out = len(catalog.select(split="query")) > 0
+    found = []
+    for asked, searched in ((query_view, reference_view), (reference_view, query_view)):
+        queries = catalog.select(view=asked, split="query" if held_out else "train")
+        gallery = catalog.select(view=searched, split="gallery")
+        if not held_out:
+            gallery = concat([catalog.select(view=searched, split="train"), gallery])
+        if len(queries) and len(gallery):
+            found.append(Direction(f"{asked}->{searched}", queries, gallery))
+    if not found:
+        raise InputError(
+            f"Nothing to evaluate: of {len(catalog)} images, neither {query_view!r} nor {reference_view!r} has "
+            "queries for which the other has a gallery; check the names of the views and the folders."
+        )
+    return found
+
+
+def evaluate_direction(
+    direction: Direction,
+    query: Tensor,
+    gallery: Tensor,
+    labels: Labels,
+    *,
+    ks: Sequence[int] | None = None,
+) -> Metrics:
+    """The figures of one direction, as metrics.json has them.
+
+    Args:
+        direction: who is asked and who is searched.
+        query, gallery: [Q, D] and [G, D] float32, L2-normalised, on the CPU; row i embeds image i of the
+            direction's catalog (see `rows_by_id`).
+        labels: the place of every image; a reference of the same, non-empty place is relevant.
+        ks: the k of each R@k; None means those of 1, 5 and 10 that the gallery has room for.
+
+    Returns:
+        what `metrics.summarize` gives, and where every image of both sides has coordinates also
+        "median_error_m", the median distance of all queries to their best reference.
+
+    Raises:
+        InputError: an image has no label, or as `metrics.retrieval_metrics`.
+    """
+    assert len(query) == len(direction.queries)
+    assert len(gallery) == len(direction.gallery)
+    query_places = labels.place_ids(direction.queries.image_ids)
+    gallery_places = labels.place_ids(direction.gallery.image_ids)
+    metrics = retrieval_metrics(query, gallery, query_places, gallery_places, ks=ks)
+    truth, where = _coordinates(direction.queries), _coordinates(direction.gallery)
+    if np.isfinite(truth).all() and np.isfinite(where).all():
+        best = top_k(query, gallery, 1)[0][:, 0].numpy()
+        metrics["median_error_m"] = float(np.median(geodesic_error_m(*where[:, best], *truth)))
+    return metrics
+
+
+def rows_by_id(image_ids: Sequence[str], rows: Tensor, wanted: Catalog) -> Tensor:
+    """The rows [N, D] of `wanted`'s images, in its order, out of rows [M, D] of the images `image_ids` [M].
+
+    Raises:
+        InputError: an image of `wanted` has no row.
+    """
+    assert len(image_ids) == len(rows)
+    row_of = {image_id: i for i, image_id in enumerate(image_ids)}
+    missing = [image_id for image_id in wanted.image_ids if image_id not in row_of]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(wanted)} images have no feature, the first of them {missing[0]!r}: "
+            "extract the features of this data set again."
+        )
+    return rows[[row_of[image_id] for image_id in wanted.image_ids]]
+
+
+def _coordinates(catalog: Catalog) -> np.ndarray:
+    """[2, N] float64: latitude and longitude in degrees, NaN where unknown."""
+    columns = [catalog.rows[name].to_numpy(zero_copy_only=False) for name in ("latitude", "longitude")]
+    return np.array(columns, np.float64)

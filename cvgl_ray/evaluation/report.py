@@ -1,0 +1,96 @@
+"""What a person looks at: the table of frozen against adapted, and a picture of some retrievals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MODELS = ("frozen", "adapted")
+
+FRAME_PX = 4
+GAP_PX = 2
+GREEN, RED, WHITE = (30, 160, 60), (205, 40, 40), (255, 255, 255)
+
+
+def markdown_table(metrics: Mapping[str, Any]) -> str:
+    """An aligned Markdown table, one row a direction and model; reads well in a terminal too.
+
+    Args:
+        metrics: what metrics.json holds: "frozen" and "adapted", either may be missing, each a mapping of
+            direction to figures; other keys are ignored. A figure that a row lacks shows as "-".
+    """
+    rows = [
+        (direction, model, figures)
+        for model in MODELS
+        for direction, figures in metrics.get(model, {}).items()
+    ]
+    order = list(dict.fromkeys(direction for direction, _, _ in rows))
+    rows.sort(key=lambda row: order.index(row[0]))  # stable: frozen stays above adapted
+    names = list(dict.fromkeys(name for _, _, figures in rows for name in figures))
+    if not any(figures.get("queries_without_relevant") for _, _, figures in rows):
+        names = [name for name in names if name != "queries_without_relevant"]
+
+    head = ["direction", "model", *(name.replace("_", " ") for name in names)]
+    body = [
+        [direction, model, *(_cell(figures.get(name)) for name in names)]
+        for direction, model, figures in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    rule = ["-" * width for width in widths[:2]] + ["-" * (width - 1) + ":" for width in widths[2:]]
+    lines = [_aligned(head, widths), rule, *(_aligned(line, widths) for line in body)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def retrieval_sheet(
+    queries: Sequence[Image.Image],
+    retrieved: Sequence[Sequence[Image.Image]],
+    correct: Sequence[Sequence[bool]] | None = None,
+    *,
+    tile: int = 96,
+) -> np.ndarray:
+    """A picture of some queries, one a row, followed by what was retrieved for each, best first.
+
+    Args:
+        queries: at least one image of any size and mode.
+        retrieved: per query its references; rows may differ in length.
+        correct: per query and reference, whether it shows the query's place: a green or a red frame; None
+            where that is not known: no frames.
+        tile: side in px of an image's square, its frame included; an image keeps its aspect.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+    """
+    assert len(queries) == len(retrieved) > 0
+    step = tile + GAP_PX
+    columns = 1 + max(map(len, retrieved))
+    sheet = Image.new("RGB", (columns * step - GAP_PX, len(queries) * step - GAP_PX), WHITE)
+    for i, (query, references) in enumerate(zip(queries, retrieved, strict=True)):
+        colours = [WHITE] * len(references)
+        if correct is not None:
+            assert len(correct[i]) == len(references)
+            colours = [GREEN if hit else RED for hit in correct[i]]
+        tiles = [(query, WHITE), *zip(references, colours, strict=True)]
+        for j, (image, colour) in enumerate(tiles):
+            sheet.paste(_framed(image, colour, tile), (j * step, i * step))
+    return np.array(sheet)
+
+
+def _framed(image: Image.Image, colour: tuple[int, int, int], tile: int) -> Image.Image:
+    """The whole image in a square of `tile` px with a frame of FRAME_PX in the colour."""
+    inner = tile - 2 * FRAME_PX
+    square = ImageOps.pad(image.convert("RGB"), (inner, inner), color=WHITE)
+    return ImageOps.expand(square, FRAME_PX, fill=colour)
+
+
+def _aligned(cells: list[str], widths: list[int]) -> list[str]:
+    """The cells of a line padded to the widths: words to the left, figures to the right."""
+    left = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
+    return left + [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
+
+
+def _cell(value: float | int | None) -> str:
+    """One figure as text: a count whole, anything else with one decimal, "-" where there is none."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.1f}"

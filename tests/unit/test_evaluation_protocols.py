@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from cvgl_ray.catalog.table import Catalog, Labels
+from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.metrics import geodesic_error_m
+from cvgl_ray.evaluation.protocols import Direction, directions, evaluate_direction, rows_by_id
+
+
+def image(image_id, view, split, latitude=None, longitude=None):
+    row = {"image_id": image_id, "uri": f"/root/{image_id}", "view": view, "split": split}
+    return {**row, "latitude": latitude, "longitude": longitude}
+
+
+UNIVERSITY = [
+    image("train/drone/1/a.jpg", "drone", "train"),
+    image("train/satellite/1/a.jpg", "satellite", "train"),
+    image("test/query_drone/2/a.jpg", "drone", "query"),
+    image("test/gallery_satellite/2/a.jpg", "satellite", "gallery"),
+    image("test/gallery_satellite/3/a.jpg", "satellite", "gallery"),
+    image("test/query_satellite/2/a.jpg", "satellite", "query"),
+    image("test/gallery_drone/2/a.jpg", "drone", "gallery"),
+    image("more/far.jpg", "satellite", "gallery"),
+]
+
+
+def named(found):
+    return {d.name: (d.queries.image_ids, d.gallery.image_ids) for d in found}
+
+
+def test_university1652_searches_its_test_split_both_ways_with_distractors():
+    found = directions(Catalog.from_rows(UNIVERSITY), "drone", "satellite")
+    assert [d.name for d in found] == ["drone->satellite", "satellite->drone"]
+    assert named(found) == {
+        "drone->satellite": (
+            ["test/query_drone/2/a.jpg"],
+            ["test/gallery_satellite/2/a.jpg", "test/gallery_satellite/3/a.jpg", "more/far.jpg"],
+        ),
+        "satellite->drone": (["test/query_satellite/2/a.jpg"], ["test/gallery_drone/2/a.jpg"]),
+    }
+
+
+def test_a_direction_without_queries_is_left_out():
+    rows = [row for row in UNIVERSITY if "query_satellite" not in row["image_id"]]
+    assert [d.name for d in directions(Catalog.from_rows(rows), "drone", "satellite")] == ["drone->satellite"]
+
+
+def test_without_a_test_split_the_training_images_are_searched_and_distractors_join():
+    rows = [row for row in UNIVERSITY if row["split"] == "train" or row["image_id"] == "more/far.jpg"]
+    assert named(directions(Catalog.from_rows(rows), "drone", "satellite")) == {
+        "drone->satellite": (["train/drone/1/a.jpg"], ["train/satellite/1/a.jpg", "more/far.jpg"]),
+        "satellite->drone": (["train/satellite/1/a.jpg"], ["train/drone/1/a.jpg"]),
+    }
+
+
+def test_nothing_to_evaluate_is_refused():
+    with pytest.raises(InputError, match="'street' nor 'aerial'"):
+        directions(Catalog.from_rows(UNIVERSITY), "street", "aerial")
+
+
+def two_by_three(**third):
+    """Two queries, three references; reference 2 is a distractor that the second query takes for its own."""
+    queries = Catalog.from_rows(
+        [image("q0", "drone", "query", 48.0, 7.0), image("q1", "drone", "query", 48.0, 7.1)]
+    )
+    gallery = [image("g0", "satellite", "gallery", 48.0, 7.0), image("g1", "satellite", "gallery", 48.0, 7.1)]
+    gallery.append(image("g2", "satellite", "gallery", **third))
+    query, references = torch.eye(3)[:2], torch.tensor([[1.0, 0, 0], [0, 0.5, 0], [0, 0.9, 0]])
+    return Direction("drone->satellite", queries, Catalog.from_rows(gallery)), query, references
+
+
+LABELS = {"q0": "a", "q1": "b", "g0": "a", "g1": "b", "g2": ""}
+
+
+def test_evaluate_direction_joins_places_by_id():
+    direction, query, gallery = two_by_three()
+    metrics = evaluate_direction(direction, query, gallery, Labels(LABELS))
+    expected = {"R@1": 50, "R@1%": 50, "AP": 62.5, "AP_standard": 75}
+    assert metrics == {**expected, "queries": 2, "gallery": 3, "queries_without_relevant": 0}
+    assert evaluate_direction(direction, query, gallery, Labels(LABELS), ks=[2])["R@2"] == 100
+
+
+def test_evaluate_direction_gives_metres_where_all_coordinates_are_known():
+    direction, query, gallery = two_by_three(latitude=48.0, longitude=7.3)
+    metrics = evaluate_direction(direction, query, gallery, Labels(LABELS))
+    miss = geodesic_error_m(48.0, 7.3, 48.0, 7.1)
+    assert metrics["median_error_m"] == pytest.approx(miss / 2)  # the median of 0 and the miss
+
+
+def test_evaluate_direction_refuses_missing_labels():
+    direction, query, gallery = two_by_three()
+    with pytest.raises(InputError, match="1"):
+        evaluate_direction(direction, query, gallery, Labels({k: v for k, v in LABELS.items() if k != "g1"}))
+
+
+def test_rows_are_joined_by_id():
+    direction, _, _ = two_by_three()
+    rows = torch.tensor([[2.0], [0.0], [9.0], [1.0]])
+    assert rows_by_id(["g2", "g0", "other", "g1"], rows, direction.gallery).tolist() == [[0.0], [1.0], [2.0]]
+    with pytest.raises(InputError, match="1 of 3 images have no feature, the first of them 'g1'"):
+        rows_by_id(["g2", "g0"], rows[:2], direction.gallery)
