@@ -4,11 +4,9 @@ The same code runs in a single process and in every worker of a Ray training. No
 number of workers: all random draws come from (seed, round) and describe the batch as a whole.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +14,10 @@ from torch import nn
 
 from cvgl_ray.config import EStep, MStep
 from cvgl_ray.em import collective
-from cvgl_ray.em.adapter import Adapter
 from cvgl_ray.em.batches import Batch, batch_of_labels, batches_of_pairs, draw_rows, local_rows
+from cvgl_ray.em.embedding import embed, take
+from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels, pseudo_labels
-from cvgl_ray.em.objective import Objective
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.em.views import QUERY, REFERENCE
 from cvgl_ray.errors import InputError
@@ -69,45 +67,6 @@ def match_rows(query: np.ndarray, reference: np.ndarray, rows: EStepRows, estep:
         threshold=estep.threshold,
         factory=estep.index,
     )
-
-
-class Learner:
-    """An objective, its optimiser and the number of rounds done: all that a checkpoint must hold."""
-
-    def __init__(self, objective: Objective, mstep: MStep, device: torch.device | str = "cpu") -> None:
-        self.objective = objective.to(device)
-        self.parallel: nn.Module = self.objective  # a caller may put DistributedDataParallel around it
-        self.device = torch.device(device)
-        kind = torch.optim.AdamW if mstep.optimizer == "adamw" else torch.optim.Adam
-        learnable = [p for p in objective.parameters() if p.requires_grad]
-        self.optimizer = kind(learnable, lr=mstep.learning_rate)
-        steps = mstep.rounds * mstep.steps_per_round
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: cosine_with_warmup(step, steps, mstep.warmup_steps)
-        )
-        self.rounds_done = 0
-        self.labels: PseudoLabels | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "rounds_done": self.rounds_done,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.rounds_done = state["rounds_done"]
-
-
-def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate: linear over `warmup` steps, then half a cosine down to 0."""
-    if step < warmup:
-        return step / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
 def run_rounds(
@@ -166,30 +125,6 @@ def embed_share(
     )
 
 
-@torch.no_grad()
-def embed(
-    adapter: Adapter,
-    features: np.ndarray,
-    view: int,
-    rows: np.ndarray | None = None,
-    *,
-    device: torch.device | str = "cpu",
-    chunk: int = 16_384,
-) -> np.ndarray:
-    """Embeddings [n, W] float32 of frozen features [N, D] (of the given rows), in chunks.
-
-    An adapter in training mode with BatchNorm sees all rows at once, since the batch is its statistics.
-    """
-    rows = np.arange(len(features)) if rows is None else rows
-    if adapter.training and adapter.norm == "batch":
-        chunk = max(1, len(rows))
-    out = np.empty((len(rows), adapter.width), dtype=np.float32)
-    for start in range(0, max(1, len(rows)), chunk):
-        block = take(features, rows[start : start + chunk], device)
-        out[start : start + chunk] = adapter(block, view).cpu().numpy()
-    return out
-
-
 def m_steps(
     learner: Learner, query: np.ndarray, reference: np.ndarray, batches: Iterable[Batch], clip_value: float
 ) -> dict[str, float]:
@@ -232,11 +167,6 @@ def m_steps(
         "mstep/temperature": temperature,
         "mstep/pairs": pairs,
     }
-
-
-def take(features: np.ndarray, rows: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """Rows of a (read-only, memory-mapped) feature matrix as a float32 tensor on the device."""
-    return torch.from_numpy(features[rows].astype(np.float32)).to(device)
 
 
 def _whole(key: str, value: torch.Tensor) -> float:

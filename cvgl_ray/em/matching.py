@@ -5,9 +5,10 @@ reference of a query therefore does not depend on h_q, and -h_r becomes one more
 so that exact and approximate inner-product indices serve all scores alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 
 from cvgl_ray.em.index import build_index, search
 
@@ -36,6 +37,14 @@ class PseudoLabels:
         """Global row ids (queries, references) of the kept pairs."""
         kept = self.of_query >= 0
         return self.query_rows[kept], self.reference_rows[self.of_query[kept]]
+
+    def as_tensors(self) -> dict[str, torch.Tensor]:
+        """For a checkpoint that loads without executing anything."""
+        return {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> "PseudoLabels":
+        return cls(**{name: value.numpy() for name, value in tensors.items()})
 
 
 def csls_hubness(rows: np.ndarray, others: np.ndarray, neighbours: int, factory: str = "Flat") -> np.ndarray:

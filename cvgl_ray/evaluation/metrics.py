@@ -92,8 +92,8 @@ def summarize(results: QueryResults, gallery: int, *, ks: Sequence[int] | None =
     has = results.first_rank >= 0
     if not has.any():
         raise InputError(
-            f"None of the {len(has)} queries has a relevant image among the {gallery} references: "
-            "check that both sides name their places alike."
+            f"none of the {len(has)} queries has a relevant image among the {gallery} references: "
+            "check that both sides name their places alike"
         )
     first = results.first_rank[has]
     one_percent = max(1, round(gallery * 0.01))

@@ -45,8 +45,8 @@ def directions(catalog: Catalog, query_view: str, reference_view: str) -> list[D
             found.append(Direction(f"{asked}->{searched}", queries, gallery))
     if not found:
         raise InputError(
-            f"Nothing to evaluate: of {len(catalog)} images, neither {query_view!r} nor {reference_view!r} has "
-            "queries for which the other has a gallery; check the names of the views and the folders."
+            f"nothing to evaluate: of {len(catalog)} images, neither {query_view!r} nor {reference_view!r} "
+            "has queries for which the other has a gallery; check the names of the views and the folders"
         )
     return found
 
@@ -99,7 +99,7 @@ def rows_by_id(image_ids: Sequence[str], rows: Tensor, wanted: Catalog) -> Tenso
     if missing:
         raise InputError(
             f"{len(missing)} of {len(wanted)} images have no feature, the first of them {missing[0]!r}: "
-            "extract the features of this data set again."
+            "extract the features of this data set again"
         )
     return rows[[row_of[image_id] for image_id in wanted.image_ids]]
 

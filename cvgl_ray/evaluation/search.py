@@ -93,18 +93,19 @@ def check_embeddings(query: Tensor, gallery: Tensor) -> None:
     """Raise InputError unless both are finite, of one width, and there is a gallery to search."""
     if len(gallery) == 0:
         raise InputError(
-            "The gallery holds no reference: there is nothing to search; check its root and split."
+            "the gallery holds no reference, so there is nothing to search: check its root and split"
         )
     if query.shape[1] != gallery.shape[1]:
         raise InputError(
-            f"The queries have {query.shape[1]} dimensions and the references {gallery.shape[1]}, which must "
-            "be equal: embed both with one model."
+            f"the queries have {query.shape[1]} dimensions and the references {gallery.shape[1]}, which must "
+            "be equal: embed both with one model"
         )
     for name, x in (("query", query), ("reference", gallery)):
         bad = int((~x.sum(dim=1).isfinite()).sum())  # a sum is finite only where all of it is
         if bad:
             raise InputError(
-                f"{bad} of {len(x)} {name} embeddings hold NaN or infinity: the model has diverged."
+                f"{bad} of {len(x)} {name} embeddings hold NaN or infinity, which no score can rank: "
+                "take a model that has not diverged"
             )
 
 
@@ -112,7 +113,7 @@ def check_k(k: int, gallery: int) -> None:
     """Raise InputError unless 1 <= k <= gallery (a number of references)."""
     if not 1 <= k <= gallery:
         raise InputError(
-            f"k = {k} was asked of a gallery of {gallery} references: choose k from 1 to {gallery}."
+            f"k = {k} was asked of a gallery of {gallery} references: choose k from 1 to {gallery}"
         )
 
 

@@ -59,6 +59,12 @@ class FrozenBackbone:
             torch.tensor(data[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")
         )
 
+    def to(self, device: str) -> None:
+        """Move the model to another device, such as "cuda"."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+
     def prepare(self, image: Image.Image, crops: Sequence[float] = (1.0,)) -> np.ndarray:
         """Resize an RGB picture, once a central crop, to the model's input: [len(crops), 3, H, W] uint8."""
         return np.stack([np.asarray(self._resize(central_crop(image, share))) for share in crops])

@@ -141,7 +141,7 @@ def test_default_ks_fit_the_gallery_and_a_k_that_does_not_is_refused():
 @pytest.mark.parametrize("queries", [0, 2])
 def test_no_query_with_a_relevant_reference_is_refused(queries):
     x, places = torch.eye(2), np.array(["a", ""])
-    with pytest.raises(InputError, match=f"None of the {queries} queries"):
+    with pytest.raises(InputError, match=f"none of the {queries} queries"):
         retrieval_metrics(x[:queries], x, places[:queries], np.array(["b", ""]))
 
 

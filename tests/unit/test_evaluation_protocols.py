@@ -74,23 +74,24 @@ LABELS = {"q0": "a", "q1": "b", "g0": "a", "g1": "b", "g2": ""}
 
 def test_evaluate_direction_joins_places_by_id():
     direction, query, gallery = two_by_three()
-    metrics = evaluate_direction(direction, query, gallery, Labels(LABELS))
+    metrics = evaluate_direction(direction, query, gallery, Labels.from_places(LABELS))
     expected = {"R@1": 50, "R@1%": 50, "AP": 62.5, "AP_standard": 75}
     assert metrics == {**expected, "queries": 2, "gallery": 3, "queries_without_relevant": 0}
-    assert evaluate_direction(direction, query, gallery, Labels(LABELS), ks=[2])["R@2"] == 100
+    assert evaluate_direction(direction, query, gallery, Labels.from_places(LABELS), ks=[2])["R@2"] == 100
 
 
 def test_evaluate_direction_gives_metres_where_all_coordinates_are_known():
     direction, query, gallery = two_by_three(latitude=48.0, longitude=7.3)
-    metrics = evaluate_direction(direction, query, gallery, Labels(LABELS))
+    metrics = evaluate_direction(direction, query, gallery, Labels.from_places(LABELS))
     miss = geodesic_error_m(48.0, 7.3, 48.0, 7.1)
     assert metrics["median_error_m"] == pytest.approx(miss / 2)  # the median of 0 and the miss
 
 
 def test_evaluate_direction_refuses_missing_labels():
     direction, query, gallery = two_by_three()
-    with pytest.raises(InputError, match="1"):
-        evaluate_direction(direction, query, gallery, Labels({k: v for k, v in LABELS.items() if k != "g1"}))
+    partial = Labels.from_places({"q0": "a", "q1": "b", "g0": "a"})
+    with pytest.raises(InputError, match="2 of 3 images have no label"):
+        evaluate_direction(direction, query, gallery, partial)
 
 
 def test_rows_are_joined_by_id():

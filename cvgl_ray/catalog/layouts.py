@@ -1,0 +1,74 @@
+"""The layouts by name: `scan` finds a data set's images, `load_labels` its labels."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pyarrow.compute as pc
+
+from cvgl_ray.catalog import folders, university1652
+from cvgl_ray.catalog.table import Catalog, Labels, concat, repeated
+from cvgl_ray.errors import InputError
+
+# Hidden folders are never listed, so no image of a data set has an id that begins like this one.
+DISTRACTORS = ".distractors"
+
+
+class Layout(NamedTuple):
+    """How one layout is read."""
+
+    scan: Callable[[str, str, str], Catalog]  # root, query view, reference view
+    labels: Callable[[str, Catalog], Labels | None]  # root, catalog without distractors
+
+
+LAYOUTS = {
+    "university1652": Layout(university1652.scan, lambda root, catalog: university1652.labels(catalog)),
+    "folders": Layout(folders.scan, folders.labels),
+}
+
+
+def scan(
+    layout: str,
+    root: str,
+    query_view: str,
+    reference_view: str,
+    distractors: Sequence[str] = (),
+) -> Catalog:
+    """The images of a data set and of its distractor folders (such as University-160k).
+
+    Distractors are of the reference view and of split "gallery" in every layout: training never sees them.
+    Their ids are ".distractors/<number of the folder>/<path within it>". Raises InputError for an unknown
+    layout, for what the layout's own scan refuses, and for an image that is reached twice.
+    """
+    catalog = _layout(layout).scan(root, query_view, reference_view)
+    extra = [
+        folders.scan_images(folder, reference_view, "gallery", prefix=f"{DISTRACTORS}/{number}")
+        for number, folder in enumerate(distractors)
+    ]
+    catalog = concat([catalog, *extra])
+    twice = repeated(catalog.rows["uri"])
+    if twice is not None:
+        raise InputError(
+            f"{twice!r} is reached twice: name each distractor folder once, and none inside the data set"
+        )
+    return catalog
+
+
+def load_labels(layout: str, root: str, catalog: Catalog) -> Labels | None:
+    """The place of each image of `scan`'s catalog, None if the data set has no labels; "" for a distractor.
+
+    This is the single door of the label firewall: evaluation alone calls it, and nothing that extracts,
+    trains, sweeps or selects. Raises InputError for an unknown layout and a faulty label file.
+    """
+    distractor = pc.starts_with(catalog.rows["image_id"], DISTRACTORS + "/")
+    known = _layout(layout).labels(root, Catalog(catalog.rows.filter(pc.invert(distractor))))
+    if known is None:
+        return None
+    places = dict(zip(known.rows["image_id"].to_pylist(), known.rows["place_id"].to_pylist(), strict=True))
+    nowhere = catalog.rows.filter(distractor)["image_id"].to_pylist()
+    return Labels.from_places(places | dict.fromkeys(nowhere, ""))
+
+
+def _layout(name: str) -> Layout:
+    if name not in LAYOUTS:
+        raise InputError(f"there is no layout {name!r}: give one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]

@@ -1,0 +1,154 @@
+"""The command line: parse, call one stage, print its summary."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cvgl_ray.config import load_config
+from cvgl_ray.errors import InputError
+
+# The stages are imported inside the commands: `--help` and a mistyped option need not wait for ray and torch.
+
+
+def _configured(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that all configured commands share."""
+    for option in (
+        click.option("--address", default="", help="A Ray cluster; default: join or start one here."),
+        click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the run."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Overrides the file; repeatable.",
+        ),
+        click.option("--config", "config_path", type=click.Path(), default=None, help="A TOML file."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"max_content_width": 100})
+@click.version_option(package_name="cvgl-ray")
+def cli() -> None:
+    """Cross-view geo-localization without ground truth: adapt a frozen model to two heaps of images."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+@cli.command()
+@_configured
+def extract(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
+    """Extract the frozen features of a data set into OUTPUT/features."""
+    from cvgl_ray.distributed.stages import extract_stage
+
+    found = extract_stage(load_config(config_path, overrides), output, address).extraction
+    click.echo(
+        f"features: {found.extracted} extracted, {found.reused} reused, {len(found.rejected)} rejected"
+    )
+    for image in found.rejected[:5]:
+        click.echo(f"  rejected {image['uri']}: {image['reason']}")
+    click.echo(f"next: cvgl-ray train with the same options; features lie in {output / 'features'}")
+
+
+@cli.command()
+@_configured
+def train(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
+    """Adapt to the training images, leave OUTPUT/bundle, evaluate where labels exist."""
+    from cvgl_ray.distributed.stages import train_stage
+
+    _print_report(train_stage(load_config(config_path, overrides), output, address), output)
+    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+
+
+@cli.command()
+@_configured
+@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Default: OUTPUT/bundle.")
+def evaluate(
+    config_path: str | None, overrides: tuple[str, ...], output: Path, address: str, bundle: Path | None
+) -> None:
+    """Evaluate a bundle on the data set's test split, beside the frozen features."""
+    from cvgl_ray.distributed.stages import evaluate_stage
+
+    config = load_config(config_path, overrides)
+    _print_report(evaluate_stage(config, bundle or output / "bundle", output, address), output)
+
+
+@cli.command()
+@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="What `train` left.")
+@click.option("--gallery", required=True, help="Folder or URI of reference images.")
+@click.option("--query", "queries", type=click.Path(path_type=Path), multiple=True, required=True)
+@click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="References a query.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--address", default="", help="A Ray cluster; default: join or start one here.")
+def localize(
+    bundle: Path, gallery: str, queries: tuple[Path, ...], top: int, as_json: bool, address: str
+) -> None:
+    """Find where images were taken: the most similar references of a gallery."""
+    from cvgl_ray.distributed.localize import localize as locate
+
+    found = locate(bundle, gallery, list(queries), top, bundle.parent / "features", address)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for query in found:
+        click.echo(query["query"])
+        for rank, reference in enumerate(query["references"], start=1):
+            where = ""
+            if reference["latitude"] is not None:
+                where = f"  {reference['latitude']:.6f}, {reference['longitude']:.6f}"
+            click.echo(f"  {rank:2d}  {reference['similarity']:.3f}  {reference['image_id']}{where}")
+
+
+@cli.command()
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the world.")
+@click.option("--places", default=120, show_default=True, type=click.IntRange(min=1), help="Training places.")
+@click.option("--test-places", default=60, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--views", default=4, show_default=True, type=click.IntRange(min=1), help="Drone images a place."
+)
+@click.option("--image-size", default=256, show_default=True, type=click.IntRange(min=32), help="px")
+@click.option(
+    "--distractors",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Test places without queries.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
+def synth(output: Path, **options: Any) -> None:
+    """Render a procedural world in University-1652's layout."""
+    from cvgl_ray.catalog.synthetic import write_world
+
+    write_world(output, **options)
+    click.echo(f"world: {output}\nnext: cvgl-ray train --set dataset.root={output} --output DIR")
+
+
+def _print_report(report: dict[str, Any], output: Path) -> None:
+    from cvgl_ray.evaluation.report import markdown_table
+
+    if report["adapted"]:
+        click.echo(markdown_table(report))
+    else:
+        click.echo("the data set has no labels, so there is no recall to report")
+    click.echo(f"metrics: {output / 'metrics.json'}")
+
+
+def main() -> None:
+    """Run the command line: exit code 0 on success, 2 on bad input with one sentence, 1 otherwise."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.ClickException, InputError) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"cvgl-ray: {' '.join(message.split())}", err=True)
+        sys.exit(2)
+    except click.Abort:
+        click.echo("cvgl-ray: interrupted; start the same command again to go on", err=True)
+        sys.exit(1)

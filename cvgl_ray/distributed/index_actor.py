@@ -1,0 +1,80 @@
+"""The central actor: workers hand it their embeddings, it answers the pseudo-labels of all rows."""
+
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+
+from cvgl_ray.config import EStep
+from cvgl_ray.em import collective
+from cvgl_ray.em.loop import EStepRows, Matcher, match_rows
+from cvgl_ray.em.matching import PseudoLabels
+
+
+class IndexActor:
+    """Holds one round's embeddings of all workers, builds the global index and matches over it.
+
+    Restarted after a crash it is empty and says so, and the workers hand it their rows again.
+    """
+
+    def __init__(self, estep: EStep, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.estep = estep
+        self.round = -1
+        self.shares: dict[int, EStepRows] = {}
+
+    def add(self, number: int, rank: int, rows: EStepRows) -> None:
+        """Take one worker's share of a round; a new round's first share forgets the last round."""
+        if number != self.round:
+            self.round, self.shares = number, {}
+        self.shares[rank] = rows
+
+    def match(self, number: int, workers: int) -> PseudoLabels | None:
+        """Pseudo-labels of the round, or None where a restart has lost some worker's share."""
+        if number != self.round or len(self.shares) < workers:
+            return None
+        ordered = [self.shares[rank] for rank in range(workers)]
+        query = np.concatenate([share.query for share in ordered])
+        reference = np.concatenate([share.reference for share in ordered])
+        return match_rows(query, reference, ordered[0], self.estep)
+
+
+def start_index_actor(estep: EStep, *, threads: int) -> Any:
+    """Start the actor; it restarts by itself whenever its process dies."""
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(IndexActor)
+    return remote.remote(estep, threads)
+
+
+def actor_matcher(actor: Any) -> Matcher:
+    """A matcher that asks the actor; every worker of the training must call it once a round."""
+
+    def matcher(number: int, rows: EStepRows) -> PseudoLabels:
+        workers, rank = collective.world_size(), collective.rank()
+        while True:
+            ray.get(actor.add.remote(number, rank, rows))
+            _barrier()
+            # Rank 0 alone asks, so that all workers see the same answer even if the actor dies in between.
+            answer = ray.get(actor.match.remote(number, workers)) if rank == 0 else None
+            labels = _from_rank_zero(answer)
+            if labels is not None:
+                return labels
+
+    return matcher
+
+
+def _barrier() -> None:
+    if collective.world_size() > 1:
+        dist.barrier()
+
+
+def _from_rank_zero(value: PseudoLabels | None) -> PseudoLabels | None:
+    """Rank 0's value on every rank: the arrays travel by the object store, only a reference is broadcast."""
+    if collective.world_size() == 1:
+        return value
+    box: list[Any] = [ray.put(value) if collective.rank() == 0 else None]
+    dist.broadcast_object_list(box, src=0)
+    received: PseudoLabels | None = ray.get(box[0])
+    _barrier()  # rank 0's reference must outlive the others' reading
+    return received

@@ -1,0 +1,40 @@
+"""Connecting to Ray, and what a run may use of the machine."""
+
+import logging
+import os
+
+import ray
+
+from cvgl_ray.errors import InputError
+
+
+def connect(address: str = "") -> None:
+    """Join the cluster at `address`, else the one this process was submitted to, else start one here.
+
+    A process that is already connected keeps its connection. Raises InputError for an address without a
+    cluster.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    try:
+        ray.init(
+            address=address or None,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            configure_logging=True,
+        )
+    except ConnectionError as error:
+        raise InputError(
+            f"no Ray cluster answers at {address!r}; start one with `ray start --head`"
+        ) from error
+
+
+def cluster_cpus() -> int:
+    """CPUs of the whole cluster, at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def cluster_gpus() -> int:
+    """GPUs of the whole cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))

@@ -1,0 +1,123 @@
+"""The stages behind the commands: each goes from a configuration and a folder to files in that folder."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvgl_ray import run_folder
+from cvgl_ray.catalog import layouts
+from cvgl_ray.catalog.table import Catalog
+from cvgl_ray.config import Config
+from cvgl_ray.distributed import session
+from cvgl_ray.distributed.evaluate import evaluate, retrieval_pictures
+from cvgl_ray.distributed.extract import Extraction, extract
+from cvgl_ray.distributed.tensorboard import write_evaluation
+from cvgl_ray.distributed.train import train
+from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.store import fingerprint, read_table, select, write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set's catalog and the features of its images by view."""
+
+    catalog: Catalog
+    extraction: Extraction
+
+
+def extract_stage(config: Config, output: Path, address: str = "") -> Data:
+    """Bring the features of all images of the data set up to date; name the broken ones."""
+    with run_folder.locked(output):
+        return _features(config, output, address)
+
+
+def train_stage(config: Config, output: Path, address: str = "") -> dict[str, Any]:
+    """Extract what is missing, train, leave `output`/bundle, and evaluate where labels exist.
+
+    A run that is already complete returns its metrics at once. Returns metrics.json's tree.
+    """
+    with run_folder.locked(output):
+        run_folder.claim(output, config)
+        data = _features(config, output, address)
+        dataset, tables = config.dataset, data.extraction.tables
+        query, reference = (
+            select(tables[view], _trainable(data, view))
+            for view in (dataset.query_view, dataset.reference_view)
+        )
+        trained = train(query, reference, config, data.extraction.recipes, output)
+        save_bundle(output / "bundle", trained.bundle, trained.pairs)
+        return _evaluate(config, data, trained.bundle, output)
+
+
+def evaluate_stage(config: Config, bundle_folder: Path, output: Path, address: str = "") -> dict[str, Any]:
+    """Evaluate a bundle on the configured data set; returns and writes metrics.json's tree."""
+    bundle = load_bundle(bundle_folder)
+    with run_folder.locked(output):
+        data = _features(config, output, address)
+        _check_recipes(bundle, data.extraction.recipes, bundle_folder)
+        return _evaluate(config, data, bundle, output)
+
+
+def _features(config: Config, output: Path, address: str) -> Data:
+    if not config.dataset.root:
+        raise InputError("dataset.root is not set; give the data set's folder with --set dataset.root=DIR")
+    dataset = config.dataset
+    catalog = layouts.scan(
+        dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
+    )
+    catalog.write(str(output / "catalog.parquet"))
+    session.connect(address)
+    if config.features.table:
+        return Data(catalog, _foreign_features(config, catalog))
+    cache = Path(config.features.cache) if config.features.cache else output / "features"
+    return Data(catalog, extract(catalog, config, cache, output / "rejected.parquet"))
+
+
+def _foreign_features(config: Config, catalog: Catalog) -> Extraction:
+    """Features that somebody else extracted, matched to the catalog by image id."""
+    found = Extraction()
+    for view in (config.dataset.query_view, config.dataset.reference_view):
+        ids = catalog.select(view=view).image_ids
+        found.tables[view] = select(read_table(config.features.table, view), ids)
+        found.recipes[view] = {"table": config.features.table, "dimension": found.tables[view].dimension}
+    return found
+
+
+def _trainable(data: Data, view: str) -> list[str]:
+    """Ids of a view's training images that have a feature."""
+    known = set(data.extraction.tables[view].image_ids)
+    images = [name for name in data.catalog.select(view=view, split="train").image_ids if name in known]
+    if not images:
+        raise InputError(
+            f"view {view!r} has no usable training image; training needs both views' train split"
+        )
+    return images
+
+
+def _evaluate(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
+    """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores."""
+    report: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": bundle.scores}
+    dataset, tables = config.dataset, data.extraction.tables
+    labels = layouts.load_labels(dataset.layout, dataset.root, data.catalog)
+    sheets = {}
+    if labels is not None:
+        report |= evaluate(data.catalog, labels, tables, dataset, bundle.adapter)
+        sheets = retrieval_pictures(data.catalog, labels, tables, dataset, bundle.adapter)
+    write_json(output / "metrics.json", report)
+    write_evaluation(str(output / "tensorboard"), report, config, sheets)
+    return report
+
+
+def _check_recipes(bundle: Bundle, recipes: dict[str, Any], folder: Path) -> None:
+    """Refuse to embed features that are not of the kind the adapter was trained on."""
+    for view, recipe in recipes.items():
+        trained = bundle.recipes.get(view)
+        if trained is None or fingerprint(trained) != fingerprint(recipe):
+            raise InputError(
+                f"bundle {folder} was trained on other features of view {view!r} than this configuration "
+                "makes; use the configuration that trained it"
+            )

@@ -1,0 +1,57 @@
+"""From the configuration to a frozen backbone, and to the recipe that names what its features are."""
+
+from typing import Any
+
+import timm
+import torch
+
+from cvgl_ray import config
+from cvgl_ray.features.backbone import FrozenBackbone
+from cvgl_ray.features.pretransform import Pretransform
+from cvgl_ray.features.weights import build_model, weights_digest
+
+# Fields that say where the weights come from or how they are held, not which they are.
+_SOURCE_FIELDS = {"checkpoint", "pretrained", "seed"}
+
+
+def build_backbone(section: config.Backbone, device: str = "cpu") -> FrozenBackbone:
+    """The configured frozen model, on the device. Raises InputError as build_model and FrozenBackbone do."""
+    model = build_model(
+        section.name,
+        checkpoint=section.checkpoint,
+        pretrained=section.pretrained,
+        seed=section.seed,
+        image_size=section.image_size,
+    )
+    return FrozenBackbone(
+        model,
+        layers=section.layers,
+        facet=section.facet,
+        pooling=section.pooling,
+        gem_power=section.gem_power,
+        normalize_tokens=section.normalize_tokens,
+        image_size=section.image_size,
+        crop_fraction=section.crop_fraction,
+        interpolation=section.interpolation,
+        device=device,
+        dtype=getattr(torch, section.precision),
+    )
+
+
+def pretransform_of(section: config.Pretransform) -> Pretransform:
+    """The configured pre-transform of one view."""
+    return Pretransform(section.orientations, section.crops, section.flip)
+
+
+def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pretransform) -> dict[str, Any]:
+    """All that a feature depends on besides the image: weights, layers, pooling, preprocessing, pre-transform.
+
+    JSON values only. Two recipes that are equal give the same features; checkpoint paths do not enter.
+    """
+    data = timm.data.resolve_model_data_config(backbone.model)
+    return {
+        "backbone": section.model_dump(mode="json", exclude=_SOURCE_FIELDS),
+        "weights": weights_digest(backbone.model),
+        "preprocessing": {key: data[key] for key in sorted(data)},
+        "pretransform": view.model_dump(mode="json"),
+    }

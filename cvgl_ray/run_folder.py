@@ -1,0 +1,88 @@
+"""The folder of a run: what was run there, and that only one run writes to it at a time."""
+
+import fcntl
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cvgl_ray.config import Config
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.store import write_json
+
+RUN_FILE = "run.json"
+# What may differ between two runs into one folder: resources and places, nothing that changes the result.
+_FREE = {"run": {"workers", "gpu", "max_failures"}, "features": {"actors", "cache"}}
+_PACKAGES = ("cvgl-ray", "ray", "torch", "timm", "faiss-cpu", "numpy", "pyarrow")
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[Path]:
+    """Hold the folder, made if need be, for this process alone.
+
+    Raises InputError where it cannot be written or another run holds it.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = (output / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"output folder {output} cannot be written ({error.strerror}); choose another"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another run is writing to {output}; wait for it or choose another folder"
+            ) from error
+        yield output
+
+
+def claim(output: Path, config: Config) -> None:
+    """Record the resolved configuration, versions and command; refuse a folder of another configuration."""
+    path = output / RUN_FILE
+    if path.exists():
+        try:
+            recorded = Config.model_validate(json.loads(path.read_text())["config"])
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} cannot be read; remove the folder or choose another --output"
+            ) from error
+        difference = _difference(recorded.model_dump(exclude=_FREE), config.model_dump(exclude=_FREE))
+        if difference:
+            raise InputError(
+                f"{output} holds a run of another configuration ({difference}); choose another --output, "
+                "or remove the folder to start over"
+            )
+        return
+    write_json(path, {"config": config.model_dump(mode="json"), "labels_read": False, **_provenance()})
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    """The first key whose value differs, with both values; empty where none does."""
+    for key, value in new.items():
+        if isinstance(value, dict):
+            inner = _difference(old[key], value, f"{prefix}{key}.")
+            if inner:
+                return inner
+        elif old[key] != value:
+            return f"{prefix}{key} was {old[key]!r}, now {value!r}"
+    return ""
+
+
+def _provenance() -> dict[str, Any]:
+    revision = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "revision": revision.stdout.strip() or None,
+    }
