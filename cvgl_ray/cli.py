@@ -12,7 +12,8 @@ import click
 from cvgl_ray.config import load_config
 from cvgl_ray.errors import InputError
 
-# The stages are imported inside the commands: `--help` and a mistyped option need not wait for ray and torch.
+# The stages are imported inside the commands, after the configuration is read: `--help`, a mistyped option
+# and an unknown key need not wait for ray and torch.
 
 
 def _configured(command: Callable[..., None]) -> Callable[..., None]:
@@ -37,16 +38,18 @@ def _configured(command: Callable[..., None]) -> Callable[..., None]:
 @click.version_option(package_name="cvgl-ray")
 def cli() -> None:
     """Cross-view geo-localization without ground truth: adapt a frozen model to two heaps of images."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cvgl_ray").setLevel(logging.INFO)
 
 
 @cli.command()
 @_configured
 def extract(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
     """Extract the frozen features of a data set into OUTPUT/features."""
+    config = load_config(config_path, overrides)
     from cvgl_ray.distributed.stages import extract_stage
 
-    found = extract_stage(load_config(config_path, overrides), output, address).extraction
+    found = extract_stage(config, output, address).extraction
     click.echo(
         f"features: {found.extracted} extracted, {found.reused} reused, {len(found.rejected)} rejected"
     )
@@ -59,9 +62,10 @@ def extract(config_path: str | None, overrides: tuple[str, ...], output: Path, a
 @_configured
 def train(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
     """Adapt to the training images, leave OUTPUT/bundle, evaluate where labels exist."""
+    config = load_config(config_path, overrides)
     from cvgl_ray.distributed.stages import train_stage
 
-    _print_report(train_stage(load_config(config_path, overrides), output, address), output)
+    _print_report(train_stage(config, output, address), output)
     click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
 
 
@@ -72,9 +76,9 @@ def evaluate(
     config_path: str | None, overrides: tuple[str, ...], output: Path, address: str, bundle: Path | None
 ) -> None:
     """Evaluate a bundle on the data set's test split, beside the frozen features."""
+    config = load_config(config_path, overrides)
     from cvgl_ray.distributed.stages import evaluate_stage
 
-    config = load_config(config_path, overrides)
     _print_report(evaluate_stage(config, bundle or output / "bundle", output, address), output)
 
 
@@ -143,8 +147,9 @@ def main() -> None:
     """Run the command line: exit code 0 on success, 2 on bad input with one sentence, 1 otherwise."""
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except (click.ClickException, InputError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"cvgl-ray: {' '.join(message.split())}", err=True)

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cvgl_ray.errors import InputError
 
@@ -16,12 +16,22 @@ Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _layer(value: object) -> object:
+    if value != "final" and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f'{value!r} is neither "final" nor the index of a block or stage')
+    return value
+
+
+Layer = Annotated[Literal["final"] | int, BeforeValidator(_layer)]
 
 
 class Section(BaseModel):
     """A frozen part of the configuration that knows all its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Dataset(Section):
@@ -46,11 +56,12 @@ class Backbone(Section):
     name: str = "vit_base_patch14_dinov2.lvd142m"
     checkpoint: str = ""  # local file; empty: the hub's weights, or random ones where pretrained is false
     pretrained: bool = True
-    seed: int = 0  # of the random weights where pretrained is false and no checkpoint is given
-    layers: tuple[Literal["final"] | int, ...] = ("final",)  # "final", or a block's / a stage's index
+    seed: Seed = 0  # of the random weights where pretrained is false and no checkpoint is given
+    layers: tuple[Layer, ...] = ("final",)  # "final", or a block's / a stage's index
     facet: Literal["token", "query", "key", "value"] = "token"  # of a ViT block; "token" for a map
     pooling: Literal["gem", "gem_signed", "mean", "max", "cls"] = "gem"
     gem_power: Positive = 3.0
+    rings: tuple[Positive, ...] = ()  # outer radii, in half-sides, of rings pooled apart; (): the whole map
     normalize_tokens: bool = False  # L2-normalise each token before pooling, as the paper does
     image_size: Annotated[int, Field(ge=0)] = 0  # px; 0: the model's own
     crop_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # of the resized image; 0: the model's own
@@ -63,6 +74,8 @@ class Backbone(Section):
             raise ValueError('layers is empty; name at least one, such as ["final"]')
         if self.facet != "token" and "final" in self.layers:
             raise ValueError(f'facet {self.facet!r} needs a block index in layers, found "final"')
+        if self.rings and (self.pooling == "cls" or list(self.rings) != sorted(set(self.rings))):
+            raise ValueError(f"rings {list(self.rings)} must rise, and need a pooling of patches, not 'cls'")
         return self
 
 
@@ -147,7 +160,7 @@ class Run(Section):
 
     workers: Count = 1  # Ray Train workers
     gpu: bool = False  # one GPU a worker, and for each backbone actor
-    seed: int = 0
+    seed: Seed = 0
     max_failures: Annotated[int, Field(ge=0)] = 3  # worker failures survived before the run gives up
 
 
@@ -208,17 +221,20 @@ def _explain(error: ValidationError) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        valid = ", ".join(_section_at(fault["loc"][:-1]).model_fields)
+        valid = ", ".join(_keys_at(fault["loc"][:-1]))
         return f"unknown key {key!r} in the configuration; valid keys here are: {valid}"
     found = json.dumps(fault["input"], default=str)
-    where = f"configuration key {key!r}" if key else "the configuration"
+    where = f"configuration key {key!r}"
+    if fault["type"] == "model_type":
+        return f"{where} is {found}: it is a section; its keys are: {', '.join(_keys_at(fault['loc']))}"
     if fault["type"] == "value_error":
         return f"{where}: {fault['ctx']['error']}"
-    return f"{where} is {found}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{where} is {found}: {message.replace('tuple', 'list')}"  # TOML knows lists
 
 
-def _section_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     section: type[BaseModel] = Config
     for part in location:
         section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return section
+    return list(section.model_fields)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def claim(output: Path, config: Config) -> None:
     if path.exists():
         try:
             recorded = Config.model_validate(json.loads(path.read_text())["config"])
-        except (ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} cannot be read; remove the folder or choose another --output"
             ) from error
@@ -77,12 +77,32 @@ def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> s
 
 
 def _provenance() -> dict[str, Any]:
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
     return {
         "command": sys.argv,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES},
-        "revision": revision.stdout.strip() or None,
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "revision": _revision(),
     }
+
+
+def _version(package: str) -> str | None:
+    """The installed version; none where the code was shipped without being installed, as Ray jobs do."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """The git revision of this code; none outside a checkout, or on a machine without git."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return found.stdout.strip() or None

@@ -147,7 +147,6 @@ def _run(
     actors = config.features.actors or (
         session.cluster_gpus() if on_gpu else max(1, session.cluster_cpus() // 2)
     )
-    ray.data.DataContext.get_current().enable_progress_bars = False
     shared = ray.put(backbone)
     crops = {
         config.dataset.query_view: config.pretransform.query.crops,

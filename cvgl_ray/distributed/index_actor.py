@@ -70,11 +70,9 @@ def _barrier() -> None:
 
 
 def _from_rank_zero(value: PseudoLabels | None) -> PseudoLabels | None:
-    """Rank 0's value on every rank: the arrays travel by the object store, only a reference is broadcast."""
+    """Rank 0's value on every rank."""
     if collective.world_size() == 1:
         return value
-    box: list[Any] = [ray.put(value) if collective.rank() == 0 else None]
+    box = [value]
     dist.broadcast_object_list(box, src=0)
-    received: PseudoLabels | None = ray.get(box[0])
-    _barrier()  # rank 0's reference must outlive the others' reading
-    return received
+    return box[0]

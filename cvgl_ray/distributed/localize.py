@@ -32,7 +32,7 @@ def localize(
     asked = Catalog.from_rows(
         [
             {
-                "image_id": f"query/{number}/{path.name}",
+                "image_id": f".query/{number}/{path.name}",
                 "uri": str(path.resolve()),
                 "view": dataset.query_view,
                 "split": "query",

@@ -16,14 +16,11 @@ def connect(address: str = "") -> None:
     """
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    # Checkpoints come every round; the watcher of node preemptions would add an error line to every run.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
-        ray.init(
-            address=address or None,
-            log_to_driver=True,
-            logging_level=logging.WARNING,
-            configure_logging=True,
-        )
+        ray.init(address=address or None, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`"

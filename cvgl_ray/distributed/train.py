@@ -64,6 +64,7 @@ def train(
             name="train",
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             callbacks=[RoundWriter(str(output.resolve() / "tensorboard"))],  # type: ignore[list-item]
         ),
     )
@@ -123,7 +124,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     torch.set_num_threads(threads_per_worker(config))
     query, reference = ray.get([arguments["features"]["query"], arguments["features"]["reference"]])
     device = ray.train.torch.get_device()
-    adapter = build_adapter(config, query.shape[1], torch.from_numpy(arguments["centre"]))
+    adapter = build_adapter(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()))
     learner = Learner(build_objective(adapter, config), config.mstep, device)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:

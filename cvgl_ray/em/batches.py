@@ -23,7 +23,7 @@ class Batch:
 
 
 def draw_rows(count: int, wanted: int, rng: np.random.Generator, *, replace: bool) -> np.ndarray:
-    """A random batch of `wanted` row ids out of `count`; all rows, shuffled, where there are fewer."""
+    """A random batch of `wanted` row ids out of `count`; without `replace` at most all rows, shuffled."""
     return rng.choice(count, size=wanted if replace else min(wanted, count), replace=replace)
 
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from cvgl_ray.config import Config
 from cvgl_ray.em.adapter import Adapter
 from cvgl_ray.errors import InputError
+
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]
     temporary.mkdir(parents=True)
     safetensors.torch.save_file(bundle.adapter.state_dict(), temporary / "adapter.safetensors")
     description = {
-        "format": 1,
+        "format": FORMAT,
         "dimension": bundle.adapter.dimension,
         "width": bundle.adapter.width,
         "config": bundle.config.model_dump(mode="json"),
@@ -72,18 +73,20 @@ def load_bundle(folder: Path) -> Bundle:
     """
     try:
         description = json.loads((folder / "config.json").read_text())
+        if description["format"] != FORMAT:
+            raise ValueError(f"its format is {description['format']}, expected {FORMAT}")
         scores = json.loads((folder / "metrics.json").read_text())
-        state = safetensors.torch.load_file(folder / "adapter.safetensors")
+        state = safetensors.torch.load((folder / "adapter.safetensors").read_bytes())
         config = Config.model_validate(description["config"])
         adapter = build_adapter(config, description["dimension"])
         adapter.load_state_dict(state)
         recipes = description["recipes"]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} is no bundle: {Path(error.filename).name} is missing; give DIR/bundle"
-        ) from error
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+    except OSError as error:
+        name = Path(error.filename).name
+        raise InputError(f"{folder} is no bundle: {name}: {error.strerror}; give DIR/bundle") from error
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        missing = isinstance(error, KeyError)
+        reason = f"config.json has no key {error}" if missing else " ".join(str(error).split())
         raise InputError(f"bundle {folder} cannot be read ({reason}); train again") from error
     return Bundle(adapter.eval(), config, recipes, scores)
 

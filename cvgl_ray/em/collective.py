@@ -4,9 +4,10 @@ A data-parallel loss equals the single-process one only if candidates and statis
 gradient: every worker's rows enter every worker's loss.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_grad
 
 
 def world_size() -> int:
@@ -21,11 +22,43 @@ def gather(rows: torch.Tensor) -> torch.Tensor:
     """Every worker's rows [n, ...] (n equal on all) in rank order; gradient flows back to each."""
     if world_size() == 1:
         return rows
-    return torch.cat(dist_grad.all_gather(rows.contiguous()))
+    gathered: torch.Tensor = _Gather.apply(rows)
+    return gathered
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
     """Sum a tensor over the workers; gradient flows back to each."""
     if world_size() == 1:
         return value
-    return dist_grad.all_reduce(value)
+    summed: torch.Tensor = _Total.apply(value)
+    return summed
+
+
+def _summed(value: torch.Tensor) -> torch.Tensor:
+    value = value.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(value)
+    return value
+
+
+# torch's own differentiable collectives are deprecated or private, hence these two.
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        return _summed(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _summed(gradient)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        ctx.share = len(rows)
+        shares = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(shares, rows.contiguous())
+        return torch.cat(shares)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _summed(gradient)[rank() * ctx.share :][: ctx.share]

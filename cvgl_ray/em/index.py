@@ -18,8 +18,11 @@ def build_index(rows: np.ndarray, factory: str = "Flat") -> faiss.Index:
             index.train(rows)
         index.add(np.ascontiguousarray(rows))
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1]
-        raise InputError(f"estep.index {factory!r} does not fit {len(rows)} rows: {reason}") from error
+        reason = str(error).split(": ")[-1].strip()  # after faiss's own source location and condition
+        raise InputError(
+            f"estep.index {factory!r} does not fit {len(rows)} rows of {rows.shape[1]} numbers ({reason}); "
+            'use "Flat" or another faiss index_factory string'
+        ) from error
     return index
 
 

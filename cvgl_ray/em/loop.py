@@ -82,13 +82,15 @@ def run_rounds(
     """Do the rounds that are left, yielding each when it is done.
 
     query [Nq, D], reference [Nr, D]: frozen features of any float type, all rows, the same on every worker.
-    Raises InputError when the loss is no longer finite.
+    Raises InputError when the embeddings or the loss are not finite.
     """
     while learner.rounds_done < mstep.rounds:
         number = learner.rounds_done
         rng = np.random.default_rng((seed, number))
         started = time.perf_counter()
-        labels = matcher(number, embed_share(learner, query, reference, estep, rng))
+        share = embed_share(learner, query, reference, estep, rng)
+        _check_finite(share, number)
+        labels = matcher(number, share)
         e_done = time.perf_counter()
         batches: Iterable[Batch]
         if estep.rows:  # the reference's loop: the E-step's own random batch, unlabelled rows included
@@ -123,6 +125,16 @@ def embed_share(
         embed(adapter, query, QUERY, own_query, device=learner.device),
         embed(adapter, reference, REFERENCE, own_reference, device=learner.device),
     )
+
+
+def _check_finite(share: EStepRows, number: int) -> None:
+    for view, rows in (("query", share.query), ("reference", share.reference)):
+        broken = int((~np.isfinite(rows)).any(axis=1).sum())
+        if broken:
+            raise InputError(
+                f"{broken} of {len(rows)} {view} embeddings are not finite in round {number}; look for NaN "
+                "in the features, or lower mstep.learning_rate (the last round's checkpoint is kept)"
+            )
 
 
 def m_steps(

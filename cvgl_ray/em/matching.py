@@ -19,9 +19,10 @@ class PseudoLabels:
 
     query_rows [nq], reference_rows [nr]: global row ids, int64.
     of_query [nq], of_reference [nr]: position of the partner in the other array, -1 for none.
-    best_of_query [nq], best_of_reference [nr]: position of each row's best of the other view, kept or not.
-    cosine [nq]: of each query with its best reference; margin [nq]: the lead of that pair's score over the
-    query's second best (0 where there is only one).
+    best_of_query [nq], best_of_reference [nr]: position of each row's best of the other view, kept or not; -1
+    where an approximate index found none.
+    cosine [nq]: of each query with its best reference, -1 where there is none; margin [nq]: the lead of that
+    pair's score over the query's second best (0 where there is only one).
     """
 
     query_rows: np.ndarray
@@ -40,7 +41,7 @@ class PseudoLabels:
 
     def as_tensors(self) -> dict[str, torch.Tensor]:
         """For a checkpoint that loads without executing anything."""
-        return {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
+        return {field.name: torch.tensor(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> "PseudoLabels":
@@ -51,21 +52,28 @@ def csls_hubness(rows: np.ndarray, others: np.ndarray, neighbours: int, factory:
     """Half the mean cosine of each row [n, D] to its nearest `neighbours` of the other view: [n] float32.
 
     Conneau et al., ICLR 2018: CSLS(q, r) = 2 s(q, r) - r(q) - r(r); here halved, hence the half.
+    The mean is over those that an approximate index finds, and 0 where it finds none.
     """
-    scores, _ = search(build_index(others, factory), rows, neighbours)
-    return np.nanmean(np.where(np.isfinite(scores), scores, np.nan), axis=1).astype(np.float32) / 2
+    scores, ids = search(build_index(others, factory), rows, neighbours)
+    found = ids >= 0
+    mean = np.where(found, scores, 0.0).sum(axis=1) / np.maximum(found.sum(axis=1), 1)
+    return mean.astype(np.float32) / 2
 
 
 def best_two(
     rows: np.ndarray, others: np.ndarray, others_hubness: np.ndarray | None, factory: str = "Flat"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each row [n, D] the best of `others` by s - h: (position [n] int64, lead over the second [n])."""
+    """For each row [n, D] the best of `others` by s - h: (position [n] int64, lead over the second [n]).
+
+    Where an approximate index finds no row, the position is -1; where it finds no second, the lead is 0.
+    """
     if others_hubness is not None:
         rows = np.hstack([rows, np.ones((len(rows), 1), dtype=np.float32)])
         others = np.hstack([others, -others_hubness[:, None]])
     scores, ids = search(build_index(others, factory), rows, 2)
-    lead = scores[:, 0] - scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(rows), np.float32)
-    return ids[:, 0], np.where(np.isfinite(lead), lead, 0.0).astype(np.float32)
+    lead = np.zeros(len(rows), dtype=np.float32)
+    np.subtract(scores[:, 0], scores[:, -1], out=lead, where=ids[:, -1] >= 0)
+    return ids[:, 0], lead
 
 
 def pseudo_labels(
@@ -91,8 +99,8 @@ def pseudo_labels(
         hub_r = csls_hubness(reference, query, neighbours, factory)
     best_q, margin = best_two(query, reference, hub_r, factory)
     best_r, _ = best_two(reference, query, hub_q, factory)
-    cosine_q = np.einsum("nd,nd->n", query, reference[best_q])
-    cosine_r = np.einsum("nd,nd->n", reference, query[best_r])
+    cosine_q = np.where(best_q >= 0, np.einsum("nd,nd->n", query, reference[best_q]), np.float32(-1))
+    cosine_r = np.where(best_r >= 0, np.einsum("nd,nd->n", reference, query[best_r]), np.float32(-1))
     keep_q, keep_r = cosine_q > threshold, cosine_r > threshold
     if match == "mutual":
         keep_q, keep_r = keep_q & is_mutual(best_q, best_r), keep_r & is_mutual(best_r, best_q)
@@ -110,4 +118,4 @@ def pseudo_labels(
 
 def is_mutual(forth: np.ndarray, back: np.ndarray) -> np.ndarray:
     """Whether going `forth` [n] and then `back` [m] returns to where it began: [n] bool."""
-    return back[forth] == np.arange(len(forth))
+    return (forth >= 0) & (back[forth] == np.arange(len(forth)))

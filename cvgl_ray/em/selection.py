@@ -14,15 +14,22 @@ def label_free_scores(labels: PseudoLabels, previous: PseudoLabels | None = None
     reference; labelled: share of queries with a pseudo-label; churn: share of queries whose best reference
     differs from the previous round's (only where that round saw the same rows).
     """
+    best = labels.best_of_query
     cycle = is_mutual(labels.best_of_query, labels.best_of_reference)
     smaller = min(len(labels.query_rows), len(labels.reference_rows))
     scores = {
         "mutual": float(cycle.sum() / smaller),
         "cycle": float(cycle.mean()),
-        "coverage": len(np.unique(labels.best_of_query)) / len(labels.reference_rows),
+        "coverage": len(np.unique(best[best >= 0])) / len(labels.reference_rows),
         "margin": float(labels.margin.mean()),
         "labelled": float((labels.of_query >= 0).mean()),
     }
-    if previous is not None and np.array_equal(previous.query_rows, labels.query_rows):
-        scores["churn"] = float((previous.best_of_query != labels.best_of_query).mean())
+    if previous is not None and _same_rows(previous, labels):
+        scores["churn"] = float((previous.best_of_query != best).mean())
     return scores
+
+
+def _same_rows(one: PseudoLabels, other: PseudoLabels) -> bool:
+    return np.array_equal(one.query_rows, other.query_rows) and np.array_equal(
+        one.reference_rows, other.reference_rows
+    )

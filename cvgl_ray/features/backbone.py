@@ -1,6 +1,8 @@
 """A frozen timm model: pictures in, one feature row an image out."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,18 +13,28 @@ from PIL import Image
 from torch import nn
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.pooling import pool
+from cvgl_ray.features.pooling import pool, ring_members
 from cvgl_ray.features.pretransform import Pretransform, central_crop, orient
 
 Layer = Literal["final"] | int
 FACETS = {"query": 0, "key": 1, "value": 2}  # their order in timm's fused qkv projection
 
 
+@dataclass(frozen=True)
+class TokenMap:
+    """A layer's output: patch tokens [B, h * w, D], row-major, and prefix tokens [B, P, D] if it has any."""
+
+    patches: torch.Tensor
+    grid: tuple[int, int]
+    prefix: torch.Tensor | None = None
+
+
 class FrozenBackbone:
     """A timm model in evaluation mode with its own preprocessing; no gradient ever reaches it.
 
-    layers: "final" (the model's last map or tokens) or indices of blocks / stages; each layer's pooled
-    vector is L2-normalised, then all are concatenated and the whole is L2-normalised.
+    layers: "final" (the model's last map or tokens) or indices of blocks / stages, negative from the end.
+    rings: outer radii of concentric rings pooled apart (see pooling.ring_members); none: the whole map.
+    Every pooled vector is L2-normalised, then all are concatenated and the whole is L2-normalised.
     facet: "token" for a layer's output, or the query / key / value projection of a ViT block.
     """
 
@@ -34,6 +46,7 @@ class FrozenBackbone:
         facet: str = "token",
         pooling: str = "gem",
         gem_power: float = 3.0,
+        rings: Sequence[float] = (),
         normalize_tokens: bool = False,
         image_size: int = 0,
         crop_fraction: float = 0.0,
@@ -42,9 +55,10 @@ class FrozenBackbone:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.layers, self.facet = tuple(layers), facet
-        self.pooling, self.gem_power, self.normalize_tokens = pooling, gem_power, normalize_tokens
+        self.pooling, self.gem_power, self.rings = pooling, gem_power, tuple(rings)
+        self.normalize_tokens = normalize_tokens
         self.device, self.dtype = torch.device(device), dtype
-        _check_layers(model, self.layers, facet)
+        _check_layers(model, self.layers, facet, pooling)
         self.model = model.eval().requires_grad_(False).to(self.device, dtype)
         data = timm.data.resolve_model_data_config(model)
         size = image_size or data["input_size"][-1]
@@ -74,6 +88,7 @@ class FrozenBackbone:
         """Features of prepared pictures [B, crops, 3, H, W] uint8 -> [B, D] float32.
 
         The mean, over crops and orientations, of each variant's L2-normalised feature, L2-normalised again.
+        Raises InputError for features that are not finite: broken weights, or a precision of too small range.
         """
         total = torch.zeros((), device=self.device)
         for crop in range(images.shape[1]):
@@ -81,50 +96,66 @@ class FrozenBackbone:
             batch = (batch.to(torch.float32) / 255 - self._mean) / self._std
             for turned in orient(batch, pretransform.orientations, pretransform.flip):
                 total = total + self._forward(turned.to(self.dtype))
-        return F.normalize(total, dim=-1).cpu().numpy()
+        features = F.normalize(total, dim=-1).cpu().numpy()
+        if not np.isfinite(features).all():  # before they reach the store, where they would count as done
+            raise InputError(
+                f"the backbone gives features that are not finite in {self.dtype}; check its weights, or set "
+                'backbone.precision = "float32"'
+            )
+        return features
 
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         vectors = []
-        for patches, prefix in self._maps(batch):
+        for layer in self._maps(batch):
+            patches = layer.patches.float()
             if self.normalize_tokens:
                 patches = F.normalize(patches, dim=-1)
-            prefix = None if prefix is None else prefix.float()
-            pooled = pool(patches.float(), prefix, self.pooling, self.gem_power)
-            vectors.append(F.normalize(pooled, dim=-1))
+            prefix = None if layer.prefix is None else layer.prefix.float()
+            for members in ring_members(layer.grid, self.rings) if self.rings else [slice(None)]:
+                pooled = pool(patches[:, members], prefix, self.pooling, self.gem_power)
+                vectors.append(F.normalize(pooled, dim=-1))
         return F.normalize(torch.cat(vectors, dim=-1), dim=-1)
 
-    def _maps(self, batch: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-        """Per layer: patch tokens [B, N, D] and, where the model has them, prefix tokens [B, P, D]."""
+    def _maps(self, batch: torch.Tensor) -> list[TokenMap]:
         if self.facet != "token":
             return self._attention_facets(batch)
+        found: dict[Layer, TokenMap] = {}
         indices = [layer for layer in self.layers if layer != "final"]
-        found: dict[Layer, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        final = None
         if indices:
-            prefixed = getattr(self.model, "num_prefix_tokens", 0) > 0
+            prefixed = self._prefix_tokens > 0
             more = {"return_prefix_tokens": True} if prefixed else {}
             stop = "final" not in self.layers
             result: Any = self.model.forward_intermediates(  # type: ignore[operator]
                 batch, indices=indices, intermediates_only=stop, stop_early=stop, **more
             )
             final, maps = (None, result) if stop else result
-            for index, value in zip(indices, maps, strict=True):
+            # timm answers in the order of depth, whatever the order asked for.
+            by_depth = sorted(indices, key=lambda index: int(index) % self._depth)
+            for index, value in zip(by_depth, maps, strict=True):
                 patches, prefix = value if prefixed else (value, None)
-                found[index] = patches.flatten(2).transpose(1, 2), prefix
+                grid = (patches.shape[2], patches.shape[3])
+                found[index] = TokenMap(patches.flatten(2).transpose(1, 2), grid, prefix)
         else:
             final = self.model.forward_features(batch)  # type: ignore[operator]
         if final is not None:
-            found["final"] = self._split(final)
+            found["final"] = self._final(final)
         return [found[layer] for layer in self.layers]
 
-    def _split(self, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _final(self, output: torch.Tensor) -> TokenMap:
         if output.ndim == 3:  # a transformer's tokens [B, P + N, D]
-            prefix = getattr(self.model, "num_prefix_tokens", 0)
-            return output[:, prefix:], output[:, :prefix]
+            return self._tokens(output)
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
-            return output.flatten(1, 2), None
-        return output.flatten(2).transpose(1, 2), None
+            output = output.permute(0, 3, 1, 2)
+        return TokenMap(output.flatten(2).transpose(1, 2), (output.shape[2], output.shape[3]))
 
-    def _attention_facets(self, batch: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    def _tokens(self, output: torch.Tensor) -> TokenMap:
+        patches, prefix = output[:, self._prefix_tokens :], output[:, : self._prefix_tokens]
+        side = math.isqrt(patches.shape[1])
+        assert side * side == patches.shape[1]  # `prepare` makes square pictures
+        return TokenMap(patches, (side, side), prefix)
+
+    def _attention_facets(self, batch: torch.Tensor) -> list[TokenMap]:
         blocks, which = self.model.blocks, FACETS[self.facet]
         caught: dict[int, torch.Tensor] = {}
         hooks = [
@@ -134,29 +165,53 @@ class FrozenBackbone:
             for index in self.layers
         ]
         try:
-            last = max(int(index) for index in self.layers)
+            last = max(int(index) % self._depth for index in self.layers)
             self.model.forward_intermediates(  # type: ignore[operator]
                 batch, indices=[last], stop_early=True, intermediates_only=True
             )
         finally:
             for hook in hooks:
                 hook.remove()
-        prefix = getattr(self.model, "num_prefix_tokens", 0)
-        facets = [caught[int(index)].chunk(3, dim=-1)[which] for index in self.layers]
-        return [(tokens[:, prefix:], tokens[:, :prefix]) for tokens in facets]
+        return [self._tokens(caught[int(index)].chunk(3, dim=-1)[which]) for index in self.layers]
+
+    @property
+    def _prefix_tokens(self) -> int:
+        return int(getattr(self.model, "num_prefix_tokens", 0))
+
+    @property
+    def _depth(self) -> int:
+        return _depth(self.model, self.facet)
 
 
-def _check_layers(model: nn.Module, layers: Sequence[Layer], facet: str) -> None:
-    """One sentence for a layer or facet that this model does not have."""
-    numbered = [layer for layer in layers if layer != "final"]
+def _depth(model: nn.Module, facet: str) -> int:
+    """How many layers can be asked for by index."""
+    return len(model.blocks) if facet != "token" else len(model.feature_info)  # type: ignore[arg-type]
+
+
+def _check_layers(model: nn.Module, layers: Sequence[Layer], facet: str, pooling: str) -> None:
+    """One sentence for a layer, facet or class token that this model does not have."""
+    numbered = [int(layer) for layer in layers if layer != "final"]
     name = type(model).__name__
-    if facet != "token" and not hasattr(getattr(model, "blocks", [None])[0], "attn"):
-        raise InputError(f"facet {facet!r} needs a transformer with attention blocks, and {name} is not one")
+    if pooling == "cls" and getattr(model, "cls_token", None) is None:
+        raise InputError(f"pooling 'cls' needs a class token, and {name} has none; use 'gem', 'mean' or 'max'")
+    if facet != "token" and not _has_fused_qkv(model):
+        raise InputError(f"facet {facet!r} needs blocks with one qkv projection, and {name} has none")
     if not numbered:
         return
     if not hasattr(model, "forward_intermediates"):
         raise InputError(f'{name} gives no intermediate layers; use layers = ["final"]')
-    count = len(model.blocks) if facet != "token" else len(model.feature_info)  # type: ignore[arg-type]
+    count = _depth(model, facet)
     for layer in numbered:
-        if not -count <= int(layer) < count:
+        if not -count <= layer < count:
             raise InputError(f"layer {layer} is not one of the {count} layers of {name} (0 to {count - 1})")
+    if len({layer % count for layer in numbered}) < len(numbered):
+        raise InputError(f"layers {numbered} name one of the {count} layers of {name} twice; name each once")
+
+
+def _has_fused_qkv(model: nn.Module) -> bool:
+    """Whether every block calls one linear qkv whose output a hook can catch (EVA's adds its bias apart)."""
+    blocks = getattr(model, "blocks", None) or [None]
+    attention = [getattr(block, "attn", None) for block in blocks]
+    return all(
+        getattr(part, "qkv", None) is not None and getattr(part, "q_bias", None) is None for part in attention
+    )

@@ -1,6 +1,10 @@
-"""Tokens or maps -> one vector an image."""
+"""Tokens or maps -> one vector an image, or one a ring around its centre."""
+
+from collections.abc import Sequence
 
 import torch
+
+from cvgl_ray.errors import InputError
 
 POOLINGS = ("gem", "gem_signed", "mean", "max", "cls")
 
@@ -34,3 +38,22 @@ def pool(patches: torch.Tensor, prefix: torch.Tensor | None, kind: str, power: f
             raise ValueError("pooling 'cls' needs a class token, and this layer of the backbone has none")
         return prefix[:, 0]
     raise ValueError(f"pooling {kind!r} is not one of {', '.join(POOLINGS)}")
+
+
+def ring_members(grid: tuple[int, int], radii: Sequence[float]) -> list[torch.Tensor]:
+    """Token indices of concentric rings of an [h, w] grid, row-major: one [n] int64 tensor a ring.
+
+    radii: outer radii, rising, in half-sides of the grid (1 touches the sides, sqrt 2 the corners); a token
+    belongs to the first ring that its centre lies in. A heading turns tokens within their ring, so pooling a
+    ring keeps what lies near the centre apart from what lies far out, whatever the heading. Rings that the
+    grid is too coarse to fill are left out. Raises InputError where the radii leave every token out.
+    """
+    height, width = grid
+    y = (torch.arange(height) - (height - 1) / 2) / (height / 2)
+    x = (torch.arange(width) - (width - 1) / 2) / (width / 2)
+    ring_of = torch.bucketize((y[:, None] ** 2 + x[None, :] ** 2).sqrt().flatten(), torch.tensor(radii))
+    members = [torch.nonzero(ring_of == ring).squeeze(1) for ring in range(len(radii))]
+    filled = [ring for ring in members if len(ring)]
+    if not filled:
+        raise InputError(f"rings {list(radii)} hold no token of a {height} x {width} grid; give larger radii")
+    return filled

@@ -15,7 +15,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Pretransform:
-    """Central crops (share of each side, in (0, 1]), 1, 2, 4 or 8 headings, and mirror images or not."""
+    """Central crops (share of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not."""
 
     orientations: int = 1
     crops: Sequence[float] = (1.0,)
@@ -37,13 +37,14 @@ def central_crop(image: Image.Image, share: float) -> Image.Image:
 
 
 def orient(images: torch.Tensor, orientations: int, flip: bool) -> Iterator[torch.Tensor]:
-    """Yield [B, C, H, W] once for each evenly spaced heading, then the same mirrored where `flip` is set.
+    """Yield [B, C, H, W] once for each heading, then the same mirrored where `flip` is set.
 
+    Two orientations are 0 and 90 degrees: with rings, half a turn adds little (experiments/LOG.md).
     Multiples of 90 degrees are exact; the others are resampled with reflected borders.
     """
     for mirrored in (images, images.flip(-1)) if flip else (images,):
         for turn in range(orientations):
-            yield _rotate(mirrored, turn * 360 / orientations)
+            yield _rotate(mirrored, turn * 360 / max(4, orientations))
 
 
 def _rotate(images: torch.Tensor, degrees: float) -> torch.Tensor:

@@ -29,6 +29,7 @@ def build_backbone(section: config.Backbone, device: str = "cpu") -> FrozenBackb
         facet=section.facet,
         pooling=section.pooling,
         gem_power=section.gem_power,
+        rings=section.rings,
         normalize_tokens=section.normalize_tokens,
         image_size=section.image_size,
         crop_fraction=section.crop_fraction,
@@ -44,7 +45,7 @@ def pretransform_of(section: config.Pretransform) -> Pretransform:
 
 
 def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pretransform) -> dict[str, Any]:
-    """All that a feature depends on besides the image: weights, layers, pooling, preprocessing, pre-transform.
+    """All that a feature depends on besides the image: weights, layers, pooling, pre-transform.
 
     JSON values only. Two recipes that are equal give the same features; checkpoint paths do not enter.
     """

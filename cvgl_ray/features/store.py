@@ -8,6 +8,7 @@ rows; the digest is a hash of the image file, so a picture is never extracted tw
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,8 +105,9 @@ class FeatureStore:
         blocks: list[np.ndarray] = []
         for part in self._parts():
             table = _read(part, ["digest", "feature"])
-            for digest in table["digest"].to_pylist():
-                rows.setdefault(digest, len(rows))
+            first = sum(map(len, blocks))
+            for row, digest in enumerate(table["digest"].to_pylist(), start=first):
+                rows.setdefault(digest, row)  # two runs with one cache may both have extracted an image
             blocks.append(_matrix(table["feature"], part))
         if not blocks:
             raise InputError(f"{self.folder} holds no features; run `cvgl-ray extract` first")
@@ -122,24 +124,28 @@ def read_table(path: str | Path, view: str) -> FeatureTable:
     """Read one view of somebody else's feature table: a Parquet file or a folder of them.
 
     Columns image_id (string), view (string), feature (list of D floats); rows in file order.
-    Raises InputError for a missing column, rows of unequal length, a value that is not finite, a repeated id,
-    or a view without rows.
+    Raises InputError for a missing column or one of another type, rows of unequal length, a value that is not
+    finite in float16, a missing or repeated id, or a view without rows.
     """
+    if not Path(path).exists():
+        raise InputError(f"feature table {path} does not exist; give a Parquet file or a folder of them")
     files = sorted(Path(path).rglob("*.parquet")) if Path(path).is_dir() else [Path(path)]
     ids: list[str] = []
     blocks: list[np.ndarray] = []
     for file in files:
         table = _read(file, ["image_id", "view", "feature"])
-        table = table.filter(pa.compute.equal(table["view"], view))
+        table = table.filter(pa.compute.equal(table["view"].cast(pa.string()), view))
         if len(table):
-            ids += table["image_id"].to_pylist()
+            ids += table["image_id"].cast(pa.string()).to_pylist()
             blocks.append(_matrix(table["feature"], file))
     if not blocks:
         raise InputError(f"feature table {path} has no row of view {view!r}; its column `view` must name it")
     if len({block.shape[1] for block in blocks}) > 1:
         raise InputError(f"feature table {path} mixes dimensions {sorted({b.shape[1] for b in blocks})}")
+    if None in ids:
+        raise InputError(f"feature table {path} has a row without image_id; every row needs one")
     if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+        [(twice, _)] = Counter(ids).most_common(1)
         raise InputError(f"feature table {path} has image_id {twice!r} more than once; ids must be unique")
     return FeatureTable(ids, np.concatenate(blocks))
 
@@ -171,16 +177,32 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
         return pq.read_table(path, columns=columns, partitioning=None)
     except (OSError, pa.ArrowException, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"feature file {path} cannot be read with columns {columns} ({reason})") from error
+        raise InputError(
+            f"feature file {path} cannot be read with columns {columns} ({reason}); "
+            "remove it, or write it again with them"
+        ) from error
 
 
 def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     """A column of float lists as [N, D] float16."""
+    if not _is_list_of_numbers(column.type):
+        raise InputError(f"feature file {path} has a column feature of {column.type}; it must hold float lists")
     lists = column.combine_chunks()
     lengths = set(pa.compute.list_value_length(lists).to_pylist())
-    if len(lengths) != 1 or None in lengths:
-        raise InputError(f"feature file {path} has rows of different lengths {sorted(map(str, lengths))}")
+    if len(lengths) != 1 or lengths & {None, 0}:
+        raise InputError(
+            f"feature file {path} has rows of lengths {', '.join(sorted(map(str, lengths)))}; "
+            "all must have one length above 0"
+        )
     matrix = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), lengths.pop())
+    with np.errstate(over="ignore"):
+        matrix = matrix.astype(np.float16)
     if not np.isfinite(matrix).all():
-        raise InputError(f"feature file {path} holds values that are not finite; extract it again")
-    return matrix.astype(np.float16)
+        raise InputError(f"feature file {path} holds values that are not finite in float16; extract it again")
+    return matrix
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    numbers = (pa.types.is_floating, pa.types.is_integer)
+    return any(test(kind) for test in lists) and any(test(kind.value_type) for test in numbers)

@@ -10,7 +10,7 @@ from torch import nn
 
 from cvgl_ray.errors import InputError
 
-CLASSIFIERS = ("head.", "classifier.", "fc.", "head_drop.")
+CLASSIFIERS = ("head.", "head_dist.", "classifier.", "fc.", "head_drop.")
 
 
 def build_model(
@@ -21,7 +21,8 @@ def build_model(
     checkpoint: a local `.safetensors` file, or one that `torch.load(weights_only=True)` reads; its
     classifier, if any, is ignored.
     image_size: px; resizes a transformer's position embedding; 0 keeps the model's own.
-    Raises InputError for an unknown name, an unreachable hub, or a checkpoint that does not fit the model.
+    Raises InputError for an unknown name, an unreachable hub, a checkpoint that does not fit the model, or
+    an image size that the model cannot take.
     """
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
@@ -33,7 +34,7 @@ def build_model(
             model = timm.create_model(name, pretrained=from_hub, num_classes=0)
         except Exception as error:
             if not from_hub:
-                raise
+                raise InputError(f"timm cannot make backbone.name {name!r} ({error})") from error
             raise InputError(
                 f"the weights of {name} did not come from timm's hub ({type(error).__name__}); give "
                 "backbone.checkpoint a local file, or set backbone.pretrained = false for random weights"
@@ -41,13 +42,18 @@ def build_model(
     if checkpoint:
         _load(model, name, checkpoint)
     if image_size and hasattr(model, "set_input_size"):
-        model.set_input_size(img_size=image_size)
+        try:
+            model.set_input_size(img_size=image_size)
+        except Exception as error:  # each architecture has its own
+            raise InputError(
+                f"{name} cannot take backbone.image_size {image_size} ({error}); give a multiple of its patch size"
+            ) from error
     return model
 
 
 def _load(model: nn.Module, name: str, checkpoint: str) -> None:
     if not Path(checkpoint).is_file():
-        raise InputError(f"backbone.checkpoint {checkpoint} does not exist; give a local file")
+        raise InputError(f"backbone.checkpoint {checkpoint} is not a file; give a local one")
     try:
         state = timm.models.load_state_dict(checkpoint, use_ema=False, weights_only=True)
     except Exception as error:  # safetensors, pickle and zip readers each have their own
@@ -56,13 +62,13 @@ def _load(model: nn.Module, name: str, checkpoint: str) -> None:
             "give a .safetensors file or one that torch.load(weights_only=True) accepts"
         ) from error
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    own = model.state_dict()
     try:
         if rename is not None:  # timm's own translation of the original authors' key names
             state = rename(state, model)
-        own = model.state_dict()
         state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
         model.load_state_dict(state, strict=True)
-    except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # each architecture's translation fails in its own way
         missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
         raise InputError(
             f"backbone.checkpoint {checkpoint} is not one of {name}: {len(missing)} weights are missing and "

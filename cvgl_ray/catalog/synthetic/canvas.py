@@ -1,4 +1,4 @@
-"""The plan of a place while it is being drawn: ground materials, building footprints, trees, parking slots."""
+"""The plan of a place while it is being drawn: ground, building footprints, trees, parking slots."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -107,10 +107,14 @@ class Canvas:
         self.ground = Image.new("L", (CELLS, CELLS), int(Ground.GRASS))
         self.building = Image.new("I", (CELLS, CELLS), 0)
         self.buildings: list[Building] = []
-        self.trees: list[tuple[float, float, float, float]] = []  # x, y, crown radius, height
+        self.trees: list[NDArray[np.float64]] = []  # [K, 4] x, y, crown radius, height
         self.slots: list[NDArray[np.float64]] = []  # [K, 3] x, y, heading of places for cars
         self._ground = ImageDraw.Draw(self.ground)
         self._building = ImageDraw.Draw(self.building)
+        ground_at, building_at = self.ground.load(), self.building.load()
+        assert ground_at is not None
+        assert building_at is not None
+        self._ground_at, self._building_at = ground_at, building_at
 
     def pave(self, polygon: list[Point], material: Ground) -> None:
         """Cover a polygon of the ground."""
@@ -131,22 +135,21 @@ class Canvas:
         """Take buildings away from a polygon: a courtyard, or a river bed."""
         self._building.polygon(_cells(polygon), fill=0)
 
-    def material(self, point: Point) -> Ground | None:
-        """The ground's material at a point, None outside the world."""
-        (col, row) = _cells([point])[0]
-        inside = 0 <= col < CELLS and 0 <= row < CELLS
-        return Ground(self.ground.getpixel((int(col), int(row)))) if inside else None
+    def materials(self, points: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The ground's materials [K] at points [K, 2] inside the world."""
+        cols, rows = ((points + HALF_M) / CELL_M).astype(np.int32).T
+        return np.asarray(self.ground)[rows, cols]
 
     def is_free(self, polygon: list[Point], barred: frozenset[Ground]) -> bool:
-        """Whether corners, edge middles and centre of a polygon lie on unbuilt ground of no barred material."""
+        """Whether corners, edge middles and centre lie on unbuilt ground of no barred material."""
         middle = (sum(x for x, _ in polygon) / len(polygon), sum(y for _, y in polygon) / len(polygon))
         following = polygon[1:] + polygon[:1]
         halves = [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in zip(polygon, following, strict=True)]
-        for point in (middle, *polygon, *halves):
-            material = self.material(point)
-            if material is None or material in barred:
+        barred_codes: frozenset[object] = frozenset(map(int, barred))
+        for x, y in _cells([middle, *polygon, *halves]):
+            if not (0 <= x < CELLS and 0 <= y < CELLS):
                 return False
-            col, row = _cells([point])[0]
-            if self.building.getpixel((int(col), int(row))):
+            cell = int(x), int(y)
+            if self._ground_at[cell] in barred_codes or self._building_at[cell]:
                 return False
         return True

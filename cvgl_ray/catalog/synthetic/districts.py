@@ -6,22 +6,9 @@ import numpy as np
 
 from cvgl_ray.catalog.synthetic import grounds, structures
 from cvgl_ray.catalog.synthetic.canvas import HALF_M, Canvas, Ground, frame, rectangle
-from cvgl_ray.catalog.synthetic.streets import REACH, Lot, crooked_blocks, grid, shrunk, split, street
+from cvgl_ray.catalog.synthetic.landmark import landmark
+from cvgl_ray.catalog.synthetic.streets import REACH, Lot, build, crooked_blocks, grid, shrunk, split, street
 from cvgl_ray.catalog.synthetic.structures import BARRED, SHAPES, Palette
-
-
-def build(
-    canvas: Canvas,
-    rng: np.random.Generator,
-    palette: Palette,
-    lot: Lot,
-    eaves_m: float,
-    pitched: bool,
-    shape: str,
-) -> None:
-    """A building on a lot whose ground is free."""
-    if min(lot.half) > 3 and canvas.is_free(rectangle(lot.centre, lot.angle, *lot.half), BARRED):
-        structures.mass(canvas, rng, palette, lot.centre, lot.angle, lot.half, eaves_m, shape, pitched)
 
 
 def downtown(canvas: Canvas, rng: np.random.Generator, palette: Palette, angle: float) -> None:
@@ -32,7 +19,7 @@ def downtown(canvas: Canvas, rng: np.random.Generator, palette: Palette, angle: 
     if rng.random() < 0.35:
         turn, offset = angle + rng.uniform(0.4, 1.2), float(rng.uniform(50, 90))
         street(canvas, rng, [frame((0, 0), turn, -REACH, offset), frame((0, 0), turn, REACH, offset)], 16.0)
-    structures.landmark(canvas, rng, palette, angle, 0.85)
+    landmark(canvas, rng, palette, angle, 0.85)
     tall = rng.uniform(10, 34)
     for lot in lots:
         use = rng.choice(["plots", "ring", "tower", "park", "parking"], p=[0.45, 0.22, 0.13, 0.1, 0.1])
@@ -65,7 +52,7 @@ def suburb(canvas: Canvas, rng: np.random.Generator, palette: Palette, angle: fl
     """Bent streets between rows of small pitched houses, gardens, pools, many trees."""
     block = (float(rng.uniform(90, 170)), float(rng.uniform(52, 70)))
     lots = grid(canvas, rng, angle, block, (6, 9), float(rng.uniform(0, 14)))
-    structures.landmark(canvas, rng, palette, angle, 0.7)
+    landmark(canvas, rng, palette, angle, 0.7)
     plot_m, setback = float(rng.uniform(17, 27)), float(rng.uniform(0.5, 0.75))
     for lot in lots:
         if rng.random() < 0.04 and canvas.is_free(rectangle(lot.centre, lot.angle, *lot.half), BARRED):
@@ -91,7 +78,7 @@ def industry(canvas: Canvas, rng: np.random.Generator, palette: Palette, angle: 
     """Large sheds, car parks, tanks and container yards on a coarse grid."""
     canvas.pave(rectangle((0, 0), 0, HALF_M, HALF_M), Ground.SOIL if rng.random() < 0.3 else Ground.GRASS)
     lots = grid(canvas, rng, angle, (float(rng.uniform(110, 170)), float(rng.uniform(80, 130))), (8, 12), 0.0)
-    structures.landmark(canvas, rng, palette, angle, 1.15)
+    landmark(canvas, rng, palette, angle, 1.15)
     for lot in lots:
         for plot in split(rng, lot, float(rng.uniform(55, 90))):
             if not canvas.is_free(rectangle(plot.centre, angle, *plot.half), BARRED):
@@ -150,7 +137,7 @@ def campus(canvas: Canvas, rng: np.random.Generator, palette: Palette, angle: fl
                 canvas.road(
                     [(x, y), (other[0], other[1])], 2.2, Ground.GRAVEL if index % 3 else Ground.PAVEMENT
                 )
-    structures.landmark(canvas, rng, palette, angle, 1.05)
+    landmark(canvas, rng, palette, angle, 1.05)
     for x, y in spots:
         turn = angle + float(rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)]))
         lot = Lot((x, y), turn, (float(rng.uniform(14, 36)), float(rng.uniform(11, 26))))
@@ -184,7 +171,7 @@ def old_town(canvas: Canvas, rng: np.random.Generator, palette: Palette, angle: 
     depth = float(rng.uniform(8, 12))
     for block in blocks:
         canvas.pave(block, Ground.GRASS if rng.random() < 0.7 else Ground.PAVEMENT)
-    structures.landmark(canvas, rng, palette, angle, 0.62)
+    landmark(canvas, rng, palette, angle, 0.62)
     for block in blocks:
         if rng.random() < 0.08:
             canvas.pave(block, Ground.PLAZA)

@@ -26,18 +26,16 @@ CONTAINERS: tuple[Colour, ...] = (
     (198, 160, 64),
     (150, 150, 150),
 )
-LEAFY = frozenset({Ground.GRASS, Ground.SOIL, Ground.PAVEMENT, Ground.PLAZA, Ground.GRAVEL})
+LEAFY = (Ground.GRASS, Ground.SOIL, Ground.PAVEMENT, Ground.PLAZA, Ground.GRAVEL)
 
 
 def plant(canvas: Canvas, rng: np.random.Generator, points: NDArray[np.float64]) -> None:
     """Trees at the points [K, 2] whose ground can bear them; one in seven fails."""
-    radii, tall = rng.uniform(1.8, 5.0, len(points)), rng.uniform(1.6, 2.6, len(points))
-    grows = rng.random(len(points)) < 0.86
-    for (x, y), radius, ratio in zip(
-        points[grows].tolist(), radii[grows].tolist(), tall[grows].tolist(), strict=True
-    ):
-        if canvas.material((x, y)) in LEAFY:
-            canvas.trees.append((x, y, radius, radius * ratio))
+    points = points[np.abs(points).max(axis=1) < HALF_M] if len(points) else points
+    grows = np.isin(canvas.materials(points), LEAFY) & (rng.random(len(points)) < 0.86)
+    radii = rng.uniform(1.8, 5.0, len(points))
+    rows = np.column_stack([points, radii, radii * rng.uniform(1.6, 2.6, len(points))])
+    canvas.trees.append(rows[grows])
 
 
 def woods(canvas: Canvas, rng: np.random.Generator, count: int, clumping_m: float) -> None:
@@ -46,8 +44,8 @@ def woods(canvas: Canvas, rng: np.random.Generator, count: int, clumping_m: floa
     points = rng.uniform(-HALF_M + 3, HALF_M - 3, (count, 2))
     col, row = ((points + HALF_M) / (2 * HALF_M) * 64).astype(np.int32).T
     wanted = rng.random(count) < 1 / (1 + np.exp(1.0 - 3.0 * density[row, col]))
-    wild = [canvas.material((x, y)) in (Ground.GRASS, Ground.SOIL) for x, y in points.tolist()]
-    plant(canvas, rng, points[wanted & np.array(wild, bool)])
+    wild = np.isin(canvas.materials(points), (Ground.GRASS, Ground.SOIL))
+    plant(canvas, rng, points[wanted & wild])
 
 
 def park(canvas: Canvas, rng: np.random.Generator, centre: Point, angle: float, half: Point) -> None:
@@ -75,7 +73,7 @@ def parking(canvas: Canvas, rng: np.random.Generator, centre: Point, angle: floa
     for v in np.arange(-half[1] + 4, half[1] - 3, 15.0):
         for row in (v, v + 5.2):
             ends = [frame(centre, angle, side * (half[0] - 3), float(row)) for side in (-1, 1)]
-            canvas.slots.append(stations(ends, 2.7, 0.0) + (0, 0, np.pi / 2))
+            canvas.slots.append(np.add(stations(ends, 2.7, 0.0), (0, 0, np.pi / 2)))
         ends = [frame(centre, angle, side * (half[0] - 2), float(v) + 2.6) for side in (-1, 1)]
         canvas.road(ends, CELL_M, Ground.PAINT)
         if rng.random() < 0.35:

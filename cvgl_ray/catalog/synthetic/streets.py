@@ -4,8 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvgl_ray.catalog.synthetic import grounds
-from cvgl_ray.catalog.synthetic.canvas import CELL_M, HALF_M, Canvas, Ground, Point, frame, stations
+from cvgl_ray.catalog.synthetic import grounds, structures
+from cvgl_ray.catalog.synthetic.canvas import (
+    CELL_M,
+    HALF_M,
+    Canvas,
+    Ground,
+    Point,
+    frame,
+    rectangle,
+    stations,
+)
 
 REACH = 1.5 * HALF_M  # far enough for a turned street to cross the whole world
 
@@ -86,11 +95,26 @@ def split(rng: np.random.Generator, lot: Lot, size_m: float) -> list[Lot]:
 
 
 def shrunk(rng: np.random.Generator, lot: Lot, low: float, high: float) -> Lot:
+    """The lot with each side scaled by a draw from [low, high]."""
     return Lot(
         lot.centre,
         lot.angle,
         (lot.half[0] * float(rng.uniform(low, high)), lot.half[1] * float(rng.uniform(low, high))),
     )
+
+
+def build(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    palette: structures.Palette,
+    lot: Lot,
+    eaves_m: float,
+    pitched: bool,
+    shape: str,
+) -> None:
+    """A building on a lot whose ground is free."""
+    if min(lot.half) > 3 and canvas.is_free(rectangle(lot.centre, lot.angle, *lot.half), structures.BARRED):
+        structures.mass(canvas, rng, palette, lot.centre, lot.angle, lot.half, eaves_m, shape, pitched)
 
 
 def clip(polygon: list[Point], normal: Point, offset: float) -> list[Point]:

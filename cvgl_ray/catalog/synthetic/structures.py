@@ -1,4 +1,4 @@
-"""Buildings: what stands on a lot, from a garden shed to the landmark in the middle of a place."""
+"""Buildings: what stands on a lot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from cvgl_ray.catalog.synthetic.canvas import (
 )
 
 FLAT_ROOFS: tuple[Colour, ...] = (
-    (196, 194, 188), (158, 156, 152), (118, 116, 114), (226, 226, 222), (176, 164, 146), (92, 94, 98), (142, 122, 104),
+    (196, 194, 188), (158, 156, 152), (118, 116, 114), (226, 226, 222), (176, 164, 146), (92, 94, 98),
+    (142, 122, 104),
 )  # fmt: skip
 PITCHED_ROOFS: tuple[Colour, ...] = (
     (172, 92, 66), (150, 72, 54), (110, 88, 76), (84, 84, 92), (132, 118, 104), (64, 66, 70), (96, 116, 108),
@@ -27,7 +28,8 @@ METAL_ROOFS: tuple[Colour, ...] = (
     (206, 210, 212), (150, 166, 178), (122, 134, 120), (178, 128, 98), (232, 232, 230), (104, 122, 146),
 )  # fmt: skip
 WALLS: tuple[Colour, ...] = (
-    (188, 176, 158), (160, 100, 78), (206, 202, 194), (136, 132, 128), (172, 150, 122), (122, 138, 152), (220, 208, 182),
+    (188, 176, 158), (160, 100, 78), (206, 202, 194), (136, 132, 128), (172, 150, 122), (122, 138, 152),
+    (220, 208, 182),
 )  # fmt: skip
 BARRED = frozenset(Ground) - {Ground.GRASS, Ground.PAVEMENT, Ground.PLAZA, Ground.SOIL, Ground.GRAVEL}
 
@@ -57,16 +59,19 @@ class Palette:
 def pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 9.0) -> Colour:
     """One of the colours, a little off."""
     red, green, blue = colours[int(rng.integers(len(colours)))]
-    light, tint = rng.normal(0.0, spread), rng.normal(0.0, spread / 3)
-    return tuple(
-        int(np.clip(value, 8, 250)) for value in (red + light + tint, green + light, blue + light - tint)
-    )  # type: ignore[return-value]
+    light, tint, green_tint = rng.normal(0.0, spread, 3).tolist()
+    shifted = (red + light + tint / 2, green + light + green_tint / 3, blue + light - tint / 2)
+    return (_byte(shifted[0]), _byte(shifted[1]), _byte(shifted[2]))
+
+
+def _byte(value: float) -> int:
+    return int(min(max(value, 8.0), 250.0))
 
 
 def draw_palette(rng: np.random.Generator) -> Palette:
     """Few enough colours of each kind for a neighbourhood to look like one."""
     flat, pitched, walls = (
-        tuple(colours[i] for i in rng.choice(len(colours), 3, replace=False))
+        tuple(pick(rng, [colours[i]], 14) for i in rng.choice(len(colours), 3, replace=False))
         for colours in (FLAT_ROOFS, PITCHED_ROOFS, WALLS)
     )
     return Palette(flat, pitched, walls)
@@ -183,44 +188,3 @@ def drum(
     colour = pick(rng, METAL_ROOFS)
     body = Building(centre, 0.0, radius_m, radius_m, eaves_m, Roof.DOME, colour, colour, rise_m, bay_m=0)
     canvas.erect(body, [ellipse(centre, radius_m, radius_m)])
-
-
-def landmark(canvas: Canvas, rng: np.random.Generator, palette: Palette, angle: float, scale: float) -> None:
-    """The target building, at the origin, on a forecourt of its own."""
-    half = (float(rng.uniform(20, 38)) * scale, float(rng.uniform(16, 30)) * scale)
-    yard = (Ground.GRASS, Ground.PLAZA, Ground.PAVEMENT, Ground.GRAVEL)[int(rng.integers(4))]
-    canvas.pave(rectangle((0, 0), angle, half[0] + 9, half[1] + 9), yard)
-    kind = rng.choice(
-        ["mass", "church", "arena", "tower", "shed", "cluster"], p=[0.46, 0.1, 0.12, 0.12, 0.08, 0.12]
-    )
-    if kind == "mass":
-        shape, pitched = str(rng.choice(list(SHAPES))), bool(rng.random() < 0.4)
-        mass(canvas, rng, palette, (0, 0), angle, half, float(rng.uniform(9, 26)), shape, pitched)
-    elif kind == "church":
-        mass(canvas, rng, palette, (0, 0), angle, (half[0], half[0] * 0.6), 13.0, "cross", True)
-        mass(canvas, rng, palette, frame((0, 0), angle, -half[0], 0), angle, (5, 8), 32.0, "bar", True)
-    elif kind == "arena":
-        drum(canvas, rng, (0, 0), half[1] * 1.15, float(rng.uniform(8, 16)), float(rng.uniform(3, 12)))
-        mass(canvas, rng, palette, frame((0, 0), angle, half[1] * 1.3, 0), angle, (9, 16), 7.0)
-    elif kind == "tower":
-        tower(canvas, rng, palette, (0, 0), angle, half, float(rng.uniform(30, 62)))
-    elif kind == "shed":
-        shed(canvas, rng, (0, 0), angle, (half[0] * 1.2, half[1]), float(rng.uniform(8, 13)))
-    else:
-        for u, v in ((-0.62, -0.6), (0.62, -0.5), (-0.5, 0.62), (0.66, 0.6)):
-            spot, shape = (
-                frame((0, 0), angle, u * half[0], v * half[1]),
-                str(rng.choice(["bar", "L", "O", "T"])),
-            )
-            size = (half[0] * 0.4 * float(rng.uniform(0.6, 1)), half[1] * 0.42 * float(rng.uniform(0.6, 1)))
-            mass(
-                canvas,
-                rng,
-                palette,
-                spot,
-                angle,
-                size,
-                float(rng.uniform(7, 20)),
-                shape,
-                bool(rng.random() < 0.4),
-            )

@@ -53,8 +53,8 @@ def build_world(rng: np.random.Generator) -> World:
     terrain[ground == Ground.WATER] = terrain.min()
     base = _base_heights(canvas, terrain)
     grain, blotch = rng.standard_normal(terrain.shape, np.float32), fractal_noise(rng, CELLS, 70, 4)
-    tint = rng.normal(1.0, 0.025, (len(GROUND_RGB), 3)).astype(np.float32)
-    tint *= rng.normal(1.0, 0.12, (len(GROUND_RGB), 1)).astype(np.float32)
+    tint = rng.normal(1.0, 0.06, (len(GROUND_RGB), 3)).astype(np.float32)
+    tint *= rng.normal(1.0, 0.15, (len(GROUND_RGB), 1)).astype(np.float32)
     albedo = (GROUND_RGB * tint)[ground] * (1 + GRAIN[ground] * grain + BLOTCH[ground] * blotch)[..., None]
     height = terrain.copy()
     _raise_roofs(canvas, building, base, height, albedo, grain)
@@ -140,11 +140,14 @@ def _grow_trees(
 ) -> None:
     """Write the crowns of the trees over what is lower than they are."""
     leaves = np.array([(58, 82, 40), (78, 100, 50), (44, 66, 42), (96, 104, 56), (70, 74, 44)], np.float32)
-    leaves = leaves[rng.choice(len(leaves), 3, replace=False)]
+    leaves = leaves[rng.choice(len(leaves), 3, replace=False)] * rng.normal(1.0, 0.12, 3).astype(np.float32)
     noise = rng.normal(0.0, 0.22, (64, 64)).astype(np.float32)
-    kinds, shades = rng.integers(3, size=len(canvas.trees)), rng.normal(1.0, 0.1, len(canvas.trees))
+    trees = np.concatenate([np.empty((0, 4)), *canvas.trees])
+    kinds, shades = rng.integers(3, size=len(trees)), rng.normal(1.0, 0.1, len(trees))
     cells = np.arange(CELLS) + 0.5
-    for (x, y, radius, tall), kind, shade in zip(canvas.trees, kinds.tolist(), shades.tolist(), strict=True):
+    for (x, y, radius, tall), kind, shade in zip(
+        trees.tolist(), kinds.tolist(), shades.tolist(), strict=True
+    ):
         col, row, reach = (x + HALF_M) / CELL_M, (y + HALF_M) / CELL_M, radius / CELL_M
         r0, r1 = max(0, int(row - reach)), min(CELLS, int(row + reach) + 2)
         c0, c1 = max(0, int(col - reach)), min(CELLS, int(col + reach) + 2)

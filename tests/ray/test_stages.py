@@ -1,0 +1,113 @@
+"""The stages on a real cluster: extraction, training on one and two workers, evaluation, localisation."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import DRONE_IMAGES, PLACES, configured, write_places
+
+from cvgl_ray.catalog.layouts import scan
+from cvgl_ray.distributed.localize import localize
+from cvgl_ray.distributed.stages import evaluate_stage, extract_stage, train_stage
+from cvgl_ray.em.bundle import load_bundle
+from cvgl_ray.errors import InputError
+
+
+def test_training_leaves_bundle_metrics_and_logs(run: Path) -> None:
+    report = json.loads((run / "metrics.json").read_text())
+    figures = report["adapted"]["drone->satellite"]
+    assert (figures["queries"], figures["gallery"]) == (DRONE_IMAGES * PLACES, PLACES)
+    assert report["adapted"]["satellite->drone"]["R@1"] > 50  # the patterns are easy; chance is 4 %
+    assert report["labels_read"] is False
+    assert 0 < report["selection"]["mutual"] <= 1
+    pairs = pq.read_table(run / "bundle/pseudo_labels.parquet")
+    assert 0 < len(pairs) <= PLACES
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert {"loss/info_nce", "mstep/temperature", "em/churn", "time/e_step_s"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss/loss")] == [0, 1, 2]
+    assert set(events.Tags()["images"]) == {"drone->satellite", "satellite->drone"}
+
+
+def test_two_workers_train_the_same_adapter(run: Path, places: Path, tmp_path: Path) -> None:
+    settings = (f"features.cache={run / 'features'}", "run.workers=2")
+    train_stage(configured(places, *settings), tmp_path)
+    one, two = (load_bundle(folder / "bundle").adapter.state_dict() for folder in (run, tmp_path))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_renaming_places_changes_no_bit_of_the_adapter(run: Path, tmp_path: Path) -> None:
+    shuffled = [f"{(7 * number + 5) % PLACES:04d}" for number in range(PLACES)]
+    renamed = write_places(tmp_path / "data", shuffled)
+    train_stage(configured(renamed), tmp_path / "run")
+    names = ("bundle/adapter.safetensors", "bundle/metrics.json")
+    for name in names:
+        assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes()
+    figures = [json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path / "run")]
+    assert figures[0] == figures[1]
+
+
+def test_a_finished_run_returns_at_once_and_another_configuration_is_refused(run: Path, places: Path) -> None:
+    before = (run / "bundle/adapter.safetensors").read_bytes()
+    checkpoints = sorted((run / "train").glob("checkpoint_*"))
+    train_stage(configured(places), run)
+    assert sorted((run / "train").glob("checkpoint_*")) == checkpoints
+    assert (run / "bundle/adapter.safetensors").read_bytes() == before
+    with pytest.raises(InputError, match=r"mstep\.rounds was 3, now 4"):
+        train_stage(configured(places, "mstep.rounds=4"), run)
+
+
+def test_extraction_is_done_once_and_never_reused_for_another_recipe(run: Path, places: Path) -> None:
+    images = len(scan("university1652", str(places), "drone", "satellite"))
+    again = extract_stage(configured(places), run).extraction
+    assert (again.extracted, again.reused) == (0, images)
+    turned = extract_stage(configured(places, "pretransform.query.orientations=4"), run).extraction
+    assert turned.extracted == DRONE_IMAGES * PLACES  # each distinct drone picture, though its file is there thrice
+
+
+def test_broken_images_are_named_and_survived(places: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(places, data)
+    whole = (data / "train/drone/0003/image-0.png").read_bytes()
+    (data / "train/drone/0003/image-0.png").write_bytes(whole[: len(whole) // 2])
+    (data / "train/satellite/0004/image-0.png").write_bytes(b"")
+    output = tmp_path / "run"
+    found = extract_stage(configured(data), output).extraction
+    names = {"train/drone/0003/image-0.png", "train/satellite/0004/image-0.png"}
+    assert {image["image_id"] for image in found.rejected} == names
+    assert set(pq.read_table(output / "rejected.parquet")["image_id"].to_pylist()) == names
+    assert not names & {name for table in found.tables.values() for name in table.image_ids}
+    with pytest.raises(InputError, match="2 of 108 images are broken"):
+        extract_stage(configured(data, "features.max_rejected=0.01"), output)
+
+
+def test_evaluation_refuses_features_of_another_kind(run: Path, places: Path, tmp_path: Path) -> None:
+    cache = f"features.cache={run / 'features'}"
+    report = evaluate_stage(configured(places, cache), run / "bundle", tmp_path)
+    assert report == json.loads((run / "metrics.json").read_text())
+    with pytest.raises(InputError, match="other features of view 'drone'"):
+        evaluate_stage(configured(places, cache, "backbone.pooling=mean"), run / "bundle", tmp_path)
+
+
+def test_localize_names_the_place_and_its_coordinates(run: Path, places: Path, tmp_path: Path) -> None:
+    gallery = tmp_path / "gallery"
+    shutil.copytree(places / "test/gallery_satellite", gallery)
+    rows = [f"{number:04d}/image-0.png,{number},{-number}" for number in range(PLACES)]
+    (gallery / "coordinates.csv").write_text("\n".join(["image_id,latitude,longitude", *rows]))
+    query = places / "test/query_satellite/0005/image-0.png"  # the very picture: similarity must put it first
+    bundle = tmp_path / "bundle"
+    shutil.copytree(run / "bundle", bundle)
+    found = localize(bundle, str(gallery), [places / "test/query_drone/0005/image-1.png", query], 3, tmp_path)
+    assert [len(answer["references"]) for answer in found] == [3, 3]
+    best = found[0]["references"][0]
+    assert best["image_id"] == "0005/image-0.png"
+    assert (best["latitude"], best["longitude"]) == (5.0, -5.0)
+    similarities = [reference["similarity"] for reference in found[0]["references"]]
+    assert similarities == sorted(similarities, reverse=True)
+    with pytest.raises(InputError, match="k = 99 was asked of a gallery of 12"):
+        localize(bundle, str(gallery), [query], 99, tmp_path)

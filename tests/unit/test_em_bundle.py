@@ -1,0 +1,130 @@
+"""A bundle comes back as it was saved, whole or not at all, and says what is wrong with it."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cvgl_ray.config import Config
+from cvgl_ray.em.bundle import Bundle, build_adapter, load_bundle, save_bundle
+from cvgl_ray.errors import InputError
+
+PAIRS = [("drone/1.jpg", "satellite/ü 1.jpg", 0.5), ("drone/2.jpg", "satellite/2.jpg", 0.25)]
+RECIPES = {"drone": {"backbone": "vit", "layers": [1, "final"]}, "satellite": {"backbone": "vit"}}
+
+
+def bundle(dimension=8, norm="view", seed=0, **adapter):
+    config = Config.model_validate({"adapter": {"norm": norm, **adapter}, "run": {"seed": seed}})
+    made = build_adapter(config, dimension, torch.randn(2, dimension))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    return Bundle(made, config, RECIPES, {"mutual": 0.5})
+
+
+def edit(path, change):
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("adapter", [{}, {"norm": "batch", "width": 5}, {"residual": True, "norm": "none"}])
+def test_roundtrip(tmp_path, adapter):
+    saved = bundle(**adapter)
+    save_bundle(tmp_path / "run" / "bundle", saved, PAIRS)
+    loaded = load_bundle(tmp_path / "run" / "bundle")
+    assert (loaded.config, loaded.recipes, loaded.scores) == (saved.config, saved.recipes, saved.scores)
+    features = torch.randn(4, 8)
+    assert torch.equal(loaded.adapter(features, 1), saved.adapter.eval()(features, 1))
+    assert not loaded.adapter.training
+    table = pq.read_table(tmp_path / "run" / "bundle" / "pseudo_labels.parquet")
+    assert [tuple(row.values()) for row in table.to_pylist()] == PAIRS
+    assert table.column_names == ["query", "reference", "cosine"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["bundle"]
+
+
+def test_no_pair_at_all_is_an_empty_table(tmp_path):
+    save_bundle(tmp_path / "b", bundle(), [])
+    table = pq.read_table(tmp_path / "b" / "pseudo_labels.parquet")
+    assert (table.num_rows, table.num_columns) == (0, 3)
+
+
+def test_a_later_bundle_replaces_an_earlier_one(tmp_path):
+    save_bundle(tmp_path / "b", bundle(), PAIRS)
+    (tmp_path / "b" / "stale.txt").write_text("from the earlier run")
+    save_bundle(tmp_path / "b", bundle(dimension=6), [])
+    assert load_bundle(tmp_path / "b").adapter.dimension == 6
+    assert not (tmp_path / "b" / "stale.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("fault", ["pairs", "recipes"])
+def test_a_save_that_fails_leaves_the_earlier_bundle(tmp_path, fault):
+    earlier = bundle()
+    save_bundle(tmp_path / "b", earlier, PAIRS)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    broken = Bundle(bundle().adapter, Config(), {"drone": object()} if fault == "recipes" else {}, {})
+    with pytest.raises((TypeError, ValueError)):
+        save_bundle(tmp_path / "b", broken, [("drone/1.jpg",), ("a", "b")] if fault == "pairs" else [])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == files
+    save_bundle(tmp_path / "b", earlier, PAIRS)  # what the failure left behind is in nobody's way
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors"])
+def test_a_missing_file_is_named(tmp_path, name):
+    save_bundle(tmp_path / "b", bundle(), PAIRS)
+    (tmp_path / "b" / name).unlink()
+    with pytest.raises(InputError, match=f"is no bundle: {name}: No such file"):
+        load_bundle(tmp_path / "b")
+
+
+def test_a_folder_that_is_no_bundle(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere is no bundle.*give DIR/bundle"):
+        load_bundle(tmp_path / "nowhere")
+    save_bundle(tmp_path / "b", bundle(), PAIRS)
+    with pytest.raises(InputError, match=r"is no bundle: config.json: Not a directory"):
+        load_bundle(tmp_path / "b" / "adapter.safetensors")
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors"])
+@pytest.mark.parametrize("size", [0, 0.6])
+def test_a_truncated_file(tmp_path, name, size):
+    save_bundle(tmp_path / "b", bundle(), PAIRS)
+    content = (tmp_path / "b" / name).read_bytes()
+    (tmp_path / "b" / name).write_bytes(content[: int(size * len(content))])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda d: d.update(dimension=9), "size mismatch"),
+        (lambda d: d["config"]["adapter"].update(width=3), "size mismatch"),
+        (lambda d: d["config"]["adapter"].update(norm="batch"), "Missing key"),
+        (lambda d: d["config"]["adapter"].update(norm="whitening"), "adapter.norm"),
+        (lambda d: d["config"].update(surprise=1), "surprise"),
+        (lambda d: d.update(dimension="eight"), "cannot be read"),
+        (lambda d: d.pop("recipes"), "no key 'recipes'"),
+        (lambda d: d.update(format=2), "its format is 2, expected 1"),
+    ],
+)
+def test_a_tampered_description(tmp_path, change, reason):
+    save_bundle(tmp_path / "b", bundle(), PAIRS)
+    edit(tmp_path / "b" / "config.json", change)
+    with pytest.raises(InputError, match=f"cannot be read.*{reason}|{reason}"):
+        load_bundle(tmp_path / "b")
+
+
+def test_the_seed_decides_a_random_adapter_and_leaves_the_generator_alone():
+    one, same, other = (
+        Config.model_validate({"adapter": {"init": "random"}, "run": {"seed": seed}}) for seed in (1, 1, 2)
+    )
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    weights = [build_adapter(config, 8).encoder.weight for config in (one, same, other)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

@@ -1,0 +1,162 @@
+"""Index and matching against dense score matrices."""
+
+import numpy as np
+import pytest
+
+from cvgl_ray.em.index import build_index, search
+from cvgl_ray.em.matching import PseudoLabels, best_two, csls_hubness, is_mutual, pseudo_labels
+from cvgl_ray.em.views import unit_rows
+from cvgl_ray.errors import InputError
+
+
+def rows(count, dimension=12, seed=0, offset=0.0):
+    rng = np.random.default_rng((seed, count, dimension))
+    return unit_rows(rng.normal(size=(count, dimension)) + offset)
+
+
+def dense_scores(query, reference, scores, neighbours):
+    """[nq, nr]: the cosine, or CSLS as its paper writes it: 2 s - r(q) - r(r)."""
+    cosine = query.astype(np.float64) @ reference.astype(np.float64).T
+    if scores == "cosine":
+        return cosine
+    of_query = [np.mean(sorted(row)[-neighbours:]) for row in cosine]
+    of_reference = [np.mean(sorted(column)[-neighbours:]) for column in cosine.T]
+    return 2 * cosine - np.array(of_query)[:, None] - np.array(of_reference)[None, :]
+
+
+def naive_labels(cosine, score, match, threshold):
+    """(of_query, of_reference) by loops over a dense score matrix."""
+    best_q, best_r = score.argmax(1), score.argmax(0)
+    of_query, of_reference = np.full(len(best_q), -1), np.full(len(best_r), -1)
+    for q, r in enumerate(best_q):
+        if cosine[q, r] > threshold and (match == "argmax" or best_r[r] == q):
+            of_query[q] = r
+    for r, q in enumerate(best_r):
+        if cosine[q, r] > threshold and (match == "argmax" or best_q[q] == r):
+            of_reference[r] = q
+    return of_query, of_reference
+
+
+@pytest.mark.parametrize("sizes", [(40, 40), (57, 13), (9, 64), (20, 1), (1, 20), (1, 1)])
+@pytest.mark.parametrize("scores", ["cosine", "csls"])
+@pytest.mark.parametrize("match", ["argmax", "mutual"])
+def test_pseudo_labels_equal_a_dense_oracle(sizes, scores, match):
+    query, reference = rows(sizes[0], seed=1, offset=0.3), rows(sizes[1], seed=2, offset=0.3)
+    cosine = query @ reference.T
+    score = dense_scores(query, reference, scores, neighbours=5)
+    threshold = float(np.median(cosine.max(1))) if sizes[0] > 1 else -1.0
+    labels = pseudo_labels(query, reference, scores=scores, neighbours=5, match=match, threshold=threshold)
+    of_query, of_reference = naive_labels(cosine, score, match, threshold)
+    np.testing.assert_array_equal(labels.best_of_query, score.argmax(1))
+    np.testing.assert_array_equal(labels.best_of_reference, score.argmax(0))
+    np.testing.assert_array_equal(labels.of_query, of_query)
+    np.testing.assert_array_equal(labels.of_reference, of_reference)
+    np.testing.assert_allclose(
+        labels.cosine, cosine[np.arange(len(query)), labels.best_of_query], rtol=1e-5, atol=1e-6
+    )
+    if sizes[1] > 1:
+        second, best = np.sort(score / (2 if scores == "csls" else 1), axis=1)[:, -2:].T
+        np.testing.assert_allclose(labels.margin, best - second, atol=1e-5)
+    else:
+        assert not labels.margin.any()
+
+
+def test_csls_counts_only_the_neighbours_that_exist():
+    query, reference = rows(6, seed=3), rows(3, seed=4)
+    expected = (query @ reference.T).mean(1) / 2
+    np.testing.assert_allclose(csls_hubness(query, reference, neighbours=10), expected, atol=1e-6)
+
+
+def test_csls_frees_queries_from_a_hub():
+    """A reference in the middle of all queries is each one's nearest by cosine, and nobody's by CSLS."""
+    places = np.eye(4, dtype=np.float32)
+    hub = unit_rows(places.mean(0, keepdims=True))
+    query = unit_rows(places + 1.2 * hub)
+    reference = np.vstack([unit_rows(places - 0.3 * hub), hub])
+    by_cosine = pseudo_labels(query, reference, scores="cosine", match="argmax")
+    assert (by_cosine.of_query == 4).all()
+    by_csls = pseudo_labels(query, reference, scores="csls", neighbours=4, match="argmax")
+    np.testing.assert_array_equal(by_csls.of_query, np.arange(4))
+
+
+def test_a_cosine_must_exceed_the_threshold():
+    query = reference = np.eye(3, dtype=np.float32)
+    assert (pseudo_labels(query, reference, scores="cosine", threshold=0.999).of_query >= 0).all()
+    none = pseudo_labels(query, reference, scores="cosine", threshold=1.0)
+    assert (none.of_query == -1).all()
+    assert (none.of_reference == -1).all()
+    assert [len(side) for side in none.pairs()] == [0, 0]
+
+
+def test_pairs_are_global_row_ids():
+    query, reference = rows(5, seed=5), rows(7, seed=6)
+    query_rows, reference_rows = np.array([90, 3, 3, 41, 7]), np.arange(100, 107)
+    labels = pseudo_labels(query, reference, query_rows=query_rows, reference_rows=reference_rows)
+    assert (labels.of_query >= 0).any()
+    for of_query, of_reference in zip(*labels.pairs(), strict=True):
+        q, r = np.flatnonzero(query_rows == of_query), of_reference - 100
+        assert labels.of_reference[r] in q
+
+
+def test_labels_survive_tensors_also_where_their_arrays_are_read_only():
+    labels = pseudo_labels(rows(8), rows(5))
+    for array in vars(labels).values():
+        array.setflags(write=False)  # as an object store hands them out
+    back = PseudoLabels.from_tensors(labels.as_tensors())
+    for name, array in vars(labels).items():
+        np.testing.assert_array_equal(getattr(back, name), array)
+        assert getattr(back, name).dtype == array.dtype
+
+
+def test_best_two_leaves_out_the_rows_own_term():
+    query, reference = rows(10, seed=7), rows(6, seed=8)
+    hubness = np.linspace(0, 1, 6, dtype=np.float32)
+    score = np.sort(query @ reference.T - hubness, axis=1)
+    best, lead = best_two(query, reference, hubness)
+    np.testing.assert_array_equal(best, (query @ reference.T - hubness).argmax(1))
+    np.testing.assert_allclose(lead, score[:, -1] - score[:, -2], atol=1e-6)
+
+
+def test_mutual_means_back_where_one_began():
+    forth, back = np.array([1, 0, 1, -1]), np.array([1, 3])
+    np.testing.assert_array_equal(is_mutual(forth, back), [False, True, False, False])
+
+
+def test_search_is_exact_and_cuts_k():
+    reference, query = rows(9, seed=9), rows(4, seed=10)
+    scores, ids = search(build_index(reference), query, k=50)
+    np.testing.assert_array_equal(ids, np.argsort(-(query @ reference.T), axis=1))
+    np.testing.assert_allclose(scores, -np.sort(-(query @ reference.T), axis=1), atol=1e-6)
+
+
+def test_an_inverted_file_finds_most_of_what_is_true():
+    query, reference = rows(300, dimension=4, seed=11), rows(400, dimension=4, seed=12)
+    exact = pseudo_labels(query, reference)
+    approximate = pseudo_labels(query, reference, factory="IVF4,Flat")
+    assert (exact.best_of_query == approximate.best_of_query).mean() > 0.7
+
+
+def test_an_index_that_finds_nothing_labels_nothing():
+    """Few distinct rows leave empty lists, and a query that falls into one gets no answer."""
+    distinct = rows(6, dimension=8, seed=13)
+    query, reference = rows(200, dimension=8, seed=14), np.tile(distinct, (10, 1))
+    for scores in ("cosine", "csls"):
+        labels = pseudo_labels(query, reference, scores=scores, match="argmax", factory="IVF16,Flat")
+        lost = labels.best_of_query < 0
+        assert lost.any()
+        assert (labels.of_query[lost] == -1).all()
+        assert (labels.cosine[lost] == -1).all()
+        assert np.isfinite(labels.margin).all()
+
+
+@pytest.mark.parametrize(
+    ("factory", "reason"),
+    [
+        ("nonsense", "could not parse"),
+        ("IVF64,Flat", r"points \(20\) should be at least as large as number of clusters \(64\)"),
+        ("PQ5", "multiple of the number of subquantizers"),
+    ],
+)
+def test_a_factory_that_does_not_fit(factory, reason):
+    with pytest.raises(InputError, match=f"estep.index '{factory}' does not fit 20 rows of 12.*{reason}"):
+        build_index(rows(20), factory)

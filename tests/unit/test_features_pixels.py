@@ -1,0 +1,136 @@
+"""Decoding: every kind of picture becomes upright 8-bit RGB; what cannot be used says why."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvgl_ray.features.pixels import BrokenImageError, decode
+
+PAINT = (200, 100, 50)
+ORIENTATION = 0x0112  # EXIF tag
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(side: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
+    """A PNG by hand, for the kinds that Pillow does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_an_rgb_png_comes_back_bit_for_bit():
+    image = noise()
+    found = decode(encoded(image))
+    assert found.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(image))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK"])
+def test_every_mode_becomes_the_colour_it_shows(mode):
+    image = Image.new("RGB", (9, 7), PAINT).convert(mode)
+    content = encoded(image, "JPEG", quality=100) if mode == "CMYK" else encoded(image)
+    found = decode(content)
+    assert (found.mode, found.size) == ("RGB", (9, 7))
+    np.testing.assert_allclose(np.asarray(found), np.asarray(image.convert("RGB")), atol=2)
+
+
+def test_alpha_is_dropped_and_not_blended():
+    image = Image.new("RGBA", (4, 4), (*PAINT, 0))
+    assert decode(encoded(image)).getpixel((1, 1)) == PAINT
+
+
+def test_a_palette_with_transparency_keeps_its_colours():
+    image = noise(8).quantize(16)
+    found = decode(encoded(image, transparency=bytes(range(0, 160, 10))))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(image.convert("RGB")))
+
+
+def test_16_bit_grey_keeps_its_high_byte():
+    values = np.array([[0, 255, 256, 40000], [511, 512, 65279, 65535]], np.uint16)
+    found = np.asarray(decode(encoded(Image.fromarray(values))))
+    np.testing.assert_array_equal(found, np.repeat((values >> 8)[..., None], 3, axis=2))
+
+
+def test_16_bit_colour_keeps_its_high_bytes():
+    pixel = struct.pack(">HHH", 0x9C40, 0x1000, 0x20FF)
+    found = decode(png(2, 2, 16, 2, (b"\0" + 2 * pixel) * 2))
+    assert found.getpixel((1, 1)) == (0x9C, 0x10, 0x20)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    ("orientation", "transpose"),
+    [(1, None), (3, Image.Transpose.ROTATE_180), (5, Image.Transpose.TRANSPOSE), (6, Image.Transpose.ROTATE_270)],
+)
+def test_exif_orientation_is_undone(kind, mode, orientation, transpose):
+    image = Image.new(mode, (32, 16))
+    image.paste(255, (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    upright = image if transpose is None else image.transpose(transpose)
+    found = decode(encoded(image, kind, exif=exif))
+    np.testing.assert_allclose(np.asarray(found), np.asarray(upright.convert("RGB")), atol=4)
+
+
+@pytest.mark.parametrize("exif", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+def test_a_corrupt_exif_block_does_not_cost_the_picture(exif):
+    assert decode(encoded(noise(), "JPEG", exif=exif)).size == (64, 64)
+
+
+def test_the_first_picture_of_a_multi_picture_jpeg_is_read():
+    content = encoded(Image.new("RGB", (16, 16), PAINT), "MPO", save_all=True, append_images=[noise(16)])
+    np.testing.assert_allclose(decode(content).getpixel((8, 8)), PAINT, atol=3)
+
+
+def test_an_empty_file_is_refused():
+    with pytest.raises(BrokenImageError, match="the file is empty"):
+        decode(b"")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.95])
+def test_a_truncated_file_is_refused(kind, share):
+    content = encoded(noise(), kind)
+    with pytest.raises(BrokenImageError, match="the file "):
+        decode(content[: int(len(content) * share)])
+
+
+def test_corrupt_pixels_are_refused():
+    content = bytearray(encoded(noise()))
+    content[200:300] = b"\xff" * 100
+    with pytest.raises(BrokenImageError, match="cannot be decoded"):
+        decode(bytes(content))
+
+
+@pytest.mark.parametrize("content", [b"<html>", encoded(noise(), "GIF"), encoded(noise(), "BMP")])
+def test_another_format_is_refused_by_what_it_is_not(content):
+    with pytest.raises(BrokenImageError, match="^the file is neither a JPEG nor a PNG image$"):
+        decode(content)
+
+
+def test_a_decompression_bomb_is_refused_before_decoding():
+    with pytest.raises(BrokenImageError, match=r"900000000 pixels"):
+        decode(png(30_000, 30_000, 8, 2, b""))
+
+
+def test_a_large_aerial_picture_is_no_bomb():
+    with pytest.raises(BrokenImageError, match="truncated"):  # its size passed, its pixels are missing
+        decode(png(14_000, 10_000, 8, 0, b"")[:60])
