@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 import math
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_a_round_says_what_happened():
 def test_two_runs_are_equal_bit_for_bit():
     again = new_learner()
     torch.manual_seed(99)  # nothing may hang on torch's global generator
-    np.random.seed(99)  # noqa: NPY002
+    np.random.seed(99)
     assert len(list(rounds_of(again))) == MSTEP.rounds
     assert_same(weights(again), weights(trained()[0]))
 
@@ -223,7 +224,7 @@ def test_one_worker_embeds_every_row():
 def test_the_learning_rate_warms_up_and_falls_to_zero():
     factors = [cosine_with_warmup(step, 20, 4) for step in range(21)]
     assert factors[:5] == [0, 0.25, 0.5, 0.75, 1]
-    assert all(a > b for a, b in zip(factors[4:], factors[5:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(factors[4:]))
     assert factors[12] == pytest.approx(0.5)
     assert factors[20] == pytest.approx(0)
     assert cosine_with_warmup(0, 20, 0) == 1

@@ -82,7 +82,7 @@ def test_16_bit_colour_keeps_its_high_bytes():
 )
 def test_exif_orientation_is_undone(kind, mode, orientation, transpose):
     image = Image.new(mode, (32, 16))
-    image.paste(255, (0, 0, 8, 8))
+    image.paste("white", (0, 0, 8, 8))
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     upright = image if transpose is None else image.transpose(transpose)
@@ -133,4 +133,4 @@ def test_a_decompression_bomb_is_refused_before_decoding():
 
 def test_a_large_aerial_picture_is_no_bomb():
     with pytest.raises(BrokenImageError, match="truncated"):  # its size passed, its pixels are missing
-        decode(png(14_000, 10_000, 8, 0, b"")[:60])
+        decode(png(10_000, 9_000, 8, 0, b"\0"))

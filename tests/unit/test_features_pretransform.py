@@ -12,13 +12,6 @@ def pictures(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-def radial(side: int) -> torch.Tensor:
-    """A picture that looks the same from every heading, flat outside its inscribed disc: [1, 1, S, S]."""
-    axis = (torch.arange(side) - (side - 1) / 2) / (side / 2)
-    radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
-    return torch.cos(3 * radius.clamp(max=0.9))[None, None]
-
-
 def test_one_crop_is_the_picture_itself():
     image = Image.new("RGB", (31, 17))
     assert central_crop(image, 1.0) is image
@@ -72,9 +65,12 @@ def test_eight_orientations_turn_all_the_same_way():
 
 
 def test_eight_orientations_keep_a_rotation_symmetric_picture():
-    image = radial(65)
+    axis = (torch.arange(65) - 32) / 32.5
+    radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
+    image = torch.cos(3 * radius)[None, None]
+    disc = radius < 0.95  # beyond it, oblique headings show what the border reflects
     for turned in orient(image, 8, flip=False):
-        torch.testing.assert_close(turned, image, atol=2e-3, rtol=0)
+        torch.testing.assert_close(turned[..., disc], image[..., disc], atol=5e-3, rtol=0)
 
 
 def test_oblong_pictures_keep_their_shape_and_angles():
