@@ -193,7 +193,9 @@ def _check_layers(model: nn.Module, layers: Sequence[Layer], facet: str, pooling
     numbered = [int(layer) for layer in layers if layer != "final"]
     name = type(model).__name__
     if pooling == "cls" and getattr(model, "cls_token", None) is None:
-        raise InputError(f"pooling 'cls' needs a class token, and {name} has none; use 'gem', 'mean' or 'max'")
+        raise InputError(
+            f"pooling 'cls' needs a class token, and {name} has none; use 'gem', 'mean' or 'max'"
+        )
     if facet != "token" and not _has_fused_qkv(model):
         raise InputError(f"facet {facet!r} needs blocks with one qkv projection, and {name} has none")
     if not numbered:

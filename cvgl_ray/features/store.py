@@ -186,7 +186,9 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
 def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     """A column of float lists as [N, D] float16."""
     if not _is_list_of_numbers(column.type):
-        raise InputError(f"feature file {path} has a column feature of {column.type}; it must hold float lists")
+        raise InputError(
+            f"feature file {path} has a column feature of {column.type}; it must hold float lists"
+        )
     lists = column.combine_chunks()
     lengths = set(pa.compute.list_value_length(lists).to_pylist())
     if len(lengths) != 1 or lengths & {None, 0}:

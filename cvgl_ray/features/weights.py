@@ -46,7 +46,8 @@ def build_model(
             model.set_input_size(img_size=image_size)
         except Exception as error:  # each architecture has its own
             raise InputError(
-                f"{name} cannot take backbone.image_size {image_size} ({error}); give a multiple of its patch size"
+                f"{name} cannot take backbone.image_size {image_size} ({error}); "
+                "give a multiple of its patch size"
             ) from error
     return model
 

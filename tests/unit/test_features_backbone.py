@@ -111,7 +111,8 @@ def test_facets_leave_no_hook_behind():
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "path"), [("test_vit", 2, "blocks.2"), ("test_vit", -2, "blocks.4"), ("test_resnet", -1, "layer4")]
+    ("name", "layer", "path"),
+    [("test_vit", 2, "blocks.2"), ("test_vit", -2, "blocks.4"), ("test_resnet", -1, "layer4")],
 )
 def test_a_layer_is_the_output_of_its_block_or_stage(name, layer, path):
     seen = []
@@ -174,7 +175,8 @@ def test_preparing_a_picture_of_the_models_size_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("interpolation", "resampling"), [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)]
+    ("interpolation", "resampling"),
+    [("bicubic", Image.Resampling.BICUBIC), ("bilinear", Image.Resampling.BILINEAR)],
 )
 def test_preparing_without_a_crop_is_one_resize(interpolation, resampling):
     image = photo(200, 200)
@@ -230,7 +232,9 @@ def test_variants_count_alike_each_normalised():
     assert_features(found, each)
 
 
-@pytest.mark.parametrize("facet", [{"layers": (5,), "facet": "value"}, {"normalize_tokens": True}, {"pooling": "cls"}])
+@pytest.mark.parametrize(
+    "facet", [{"layers": (5,), "facet": "value"}, {"normalize_tokens": True}, {"pooling": "cls"}]
+)
 def test_bfloat16_stays_near_float32(facet):
     exact = backbone(**facet).embed(batch(), ONCE)
     rounded = FrozenBackbone(build_model("test_vit", pretrained=False), dtype=torch.bfloat16, **facet)
@@ -242,7 +246,9 @@ def test_bfloat16_stays_near_float32(facet):
 def test_a_backbone_survives_the_way_to_another_process():
     made = pickle.loads(pickle.dumps(backbone(layers=(1, "final"))))
     made.to("cpu")
-    np.testing.assert_array_equal(made.embed(batch(), ONCE), backbone(layers=(1, "final")).embed(batch(), ONCE))
+    np.testing.assert_array_equal(
+        made.embed(batch(), ONCE), backbone(layers=(1, "final")).embed(batch(), ONCE)
+    )
     np.testing.assert_array_equal(made.prepare(photo(50, 70)), backbone().prepare(photo(50, 70)))
 
 
@@ -269,10 +275,18 @@ def test_features_that_are_not_finite_never_leave():
         ("test_vit", {"layers": (6,)}, r"layer 6 is not one of the 6 layers of VisionTransformer \(0 to 5\)"),
         ("test_vit", {"layers": (-7,), "facet": "value"}, "layer -7 is not one of the 6 layers"),
         ("test_resnet", {"layers": ("final", 5)}, "layer 5 is not one of the 5 layers of ResNet"),
-        ("test_vit", {"layers": (2, 2)}, r"layers \[2, 2\] name one of the 6 layers of VisionTransformer twice"),
+        (
+            "test_vit",
+            {"layers": (2, 2)},
+            r"layers \[2, 2\] name one of the 6 layers of VisionTransformer twice",
+        ),
         ("test_vit", {"layers": (5, -1)}, r"layers \[5, -1\] name one of the 6 layers"),
         ("test_resnet", {"layers": (0,), "facet": "value"}, "one qkv projection, and ResNet has none"),
-        ("test_efficientnet", {"layers": (0,), "facet": "key"}, "one qkv projection, and EfficientNet has none"),
+        (
+            "test_efficientnet",
+            {"layers": (0,), "facet": "key"},
+            "one qkv projection, and EfficientNet has none",
+        ),
         ("test_convnext", {"pooling": "cls"}, "pooling 'cls' needs a class token, and ConvNeXt has none"),
         ("test_vit_relpos", {"pooling": "cls"}, "pooling 'cls' needs a class token"),
     ],

@@ -78,7 +78,12 @@ def test_16_bit_colour_keeps_its_high_bytes():
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize(
     ("orientation", "transpose"),
-    [(1, None), (3, Image.Transpose.ROTATE_180), (5, Image.Transpose.TRANSPOSE), (6, Image.Transpose.ROTATE_270)],
+    [
+        (1, None),
+        (3, Image.Transpose.ROTATE_180),
+        (5, Image.Transpose.TRANSPOSE),
+        (6, Image.Transpose.ROTATE_270),
+    ],
 )
 def test_exif_orientation_is_undone(kind, mode, orientation, transpose):
     image = Image.new(mode, (32, 16))
@@ -90,7 +95,9 @@ def test_exif_orientation_is_undone(kind, mode, orientation, transpose):
     np.testing.assert_allclose(np.asarray(found), np.asarray(upright.convert("RGB")), atol=4)
 
 
-@pytest.mark.parametrize("exif", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+@pytest.mark.parametrize(
+    "exif", [b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"]
+)
 def test_a_corrupt_exif_block_does_not_cost_the_picture(exif):
     assert decode(encoded(noise(), "JPEG", exif=exif)).size == (64, 64)
 
@@ -122,7 +129,7 @@ def test_corrupt_pixels_are_refused():
 
 @pytest.mark.parametrize("content", [b"<html>", encoded(noise(), "GIF"), encoded(noise(), "BMP")])
 def test_another_format_is_refused_by_what_it_is_not(content):
-    with pytest.raises(BrokenImageError, match="^the file is neither a JPEG nor a PNG image$"):
+    with pytest.raises(BrokenImageError, match=r"^the file is neither a JPEG nor a PNG image$"):
         decode(content)
 
 

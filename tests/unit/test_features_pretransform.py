@@ -56,7 +56,9 @@ def test_eight_orientations_hold_the_four_in_order():
 def test_eight_orientations_turn_all_the_same_way():
     side = 64
     axis = (torch.arange(side) - (side - 1) / 2) / (side / 2)
-    spot = torch.exp(-((axis[None, :] - 0.5) ** 2 + axis[:, None] ** 2) / 0.02)[None, None]  # right of the centre
+    spot = torch.exp(-((axis[None, :] - 0.5) ** 2 + axis[:, None] ** 2) / 0.02)[
+        None, None
+    ]  # right of the centre
     angles = []
     for turned in orient(spot, 8, flip=False):
         mass = turned[0, 0] / turned.sum()

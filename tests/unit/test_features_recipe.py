@@ -11,11 +11,11 @@ from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import fingerprint
 
-TINY = config.Backbone(name="test_vit", pretrained=False, image_size=32)
+TINY = config.Backbone(name="test_vit", pretrained=False, image_size=64)
 
 
-def print_of(section: config.Backbone, view: config.Pretransform = config.Pretransform()) -> str:  # noqa: B008
-    return fingerprint(recipe(build_backbone(section), section, view))
+def print_of(section: config.Backbone, **view: object) -> str:
+    return fingerprint(recipe(build_backbone(section), section, config.Pretransform.model_validate(view)))
 
 
 def changed(**fields: object) -> config.Backbone:
@@ -37,7 +37,7 @@ def test_a_backbone_is_built_as_configured():
     made = build_backbone(section)
     assert (made.layers, made.facet, made.pooling, made.gem_power) == ((1, 2), "key", "mean", 2.0)
     assert (made.rings, made.normalize_tokens, made.dtype) == ((0.5, 1.5), True, torch.bfloat16)
-    images = np.zeros((1, 1, 3, 32, 32), np.uint8)
+    images = np.zeros((1, 1, 3, 64, 64), np.uint8)
     assert made.embed(images, Pretransform()).shape == (1, 2 * 2 * 64)
 
 
@@ -71,20 +71,24 @@ def test_another_backbone_has_another_name(fields):
     assert print_of(changed(**fields)) != print_of(TINY)
 
 
-@pytest.mark.parametrize("fields", [{"orientations": 2}, {"crops": (0.9,)}, {"crops": (1.0, 0.9)}, {"flip": True}])
+@pytest.mark.parametrize(
+    "fields", [{"orientations": 2}, {"crops": (0.9,)}, {"crops": (1.0, 0.9)}, {"flip": True}]
+)
 def test_another_pretransform_has_another_name(fields):
-    assert print_of(TINY, config.Pretransform(**fields)) != print_of(TINY)
+    assert print_of(TINY, **fields) != print_of(TINY)
 
 
 def test_where_the_weights_lie_does_not_matter_but_what_they_are_does(tmp_path):
     names = []
+    random = changed(image_size=0)
     for folder, shift in (("a", 0.0), ("b", 0.0), ("c", 1e-3)):
-        state = build_backbone(TINY).model.state_dict()
+        state = build_backbone(random).model.state_dict()
         state["norm.bias"] += shift
         (tmp_path / folder).mkdir()
         torch.save(state, tmp_path / folder / "weights.pth")
-        names.append(print_of(changed(checkpoint=str(tmp_path / folder / "weights.pth"), pretrained=True)))
-    assert names[0] == names[1] == print_of(TINY)
+        checkpoint = str(tmp_path / folder / "weights.pth")
+        names.append(print_of(changed(image_size=0, checkpoint=checkpoint, pretrained=True)))
+    assert names[0] == names[1] == print_of(random)
     assert names[2] != names[0]
 
 

@@ -89,7 +89,9 @@ def test_one_picture_under_two_names_is_one_row(tmp_path):
     np.testing.assert_array_equal(table.features[:, 0], [7, 7])
 
 
-@pytest.mark.parametrize("other", [{"weights": "01"}, {"backbone": {"name": "y"}}, {"pretransform": {"flip": True}}])
+@pytest.mark.parametrize(
+    "other", [{"weights": "01"}, {"backbone": {"name": "y"}}, {"pretransform": {"flip": True}}]
+)
 def test_another_recipe_never_meets_old_rows(tmp_path, other):
     opened(tmp_path).append(["d0"], ["0"], rows(1))
     changed = opened(tmp_path, RECIPE | other)
@@ -145,7 +147,9 @@ def test_what_the_store_writes_is_a_foreign_table(tmp_path):
     assert pq.read_schema(part).field("feature").type == pa.list_(pa.float16(), 3)
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16(), 2)])
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16(), 2)]
+)
 def test_every_sort_of_float_list_is_read(tmp_path, kind):
     path = foreign(tmp_path / "t.parquet", feature=pa.array([[1, 2], [3, 4]], kind))
     table = read_table(str(path), "drone")
@@ -156,7 +160,9 @@ def test_every_sort_of_float_list_is_read(tmp_path, kind):
 def test_a_folder_of_tables_is_read_whole_one_view_at_a_time(tmp_path):
     (tmp_path / "view=drone").mkdir()  # read as a data set, this folder would add a column
     foreign(tmp_path / "view=drone" / "1.parquet")
-    foreign(tmp_path / "2.parquet", image_id=["c", "d"], view=pa.array(["drone", "street"]).dictionary_encode())
+    foreign(
+        tmp_path / "2.parquet", image_id=["c", "d"], view=pa.array(["drone", "street"]).dictionary_encode()
+    )
     (tmp_path / "notes.txt").write_text("not a table")
     assert sorted(read_table(tmp_path, "drone").image_ids) == ["a", "b", "c"]
     assert read_table(tmp_path, "street").image_ids == ["d"]
@@ -214,7 +220,9 @@ def test_select_joins_by_id():
 
 
 def test_select_counts_and_names_missing_ids():
-    with pytest.raises(InputError, match=r"lacks 2 of 3 images \(first: 'x'\); its image_id must be the path"):
+    with pytest.raises(
+        InputError, match=r"lacks 2 of 3 images \(first: 'x'\); its image_id must be the path"
+    ):
         select(FeatureTable(["a"], rows(1)), ["x", "a", "y"])
 
 

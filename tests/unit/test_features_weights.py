@@ -74,7 +74,7 @@ def test_an_image_size_below_one_patch_is_refused():
 
 
 def test_an_unknown_name_is_told_what_is_near():
-    with pytest.raises(InputError, match="'test_vitt' is not a timm model; near it: .*test_convnext"):
+    with pytest.raises(InputError, match=r"'test_vitt' is not a timm model; near it: .*test_convnext"):
         build_model("test_vitt", pretrained=False)
     with pytest.raises(InputError, match="'nothing_like_it' is not a timm model; near it: none"):
         build_model("nothing_like_it", pretrained=False)
@@ -91,7 +91,9 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(InputError, match=r"test_vit did not come .* \(ConnectionError\).*backbone\.checkpoint"):
+    with pytest.raises(
+        InputError, match=r"test_vit did not come .* \(ConnectionError\).*backbone\.checkpoint"
+    ):
         build_model("test_vit")
 
 
@@ -112,13 +114,15 @@ def test_a_checkpoint_never_asks_the_hub(tmp_path, monkeypatch):
 @pytest.mark.parametrize("other", ["test_vit2", "test_byobnet"])
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, name, other):
     checkpoint = saved(tmp_path / "w.pth", with_classifier(other).state_dict())
-    with pytest.raises(InputError, match=rf"is not one of {name}: \d+ weights are missing and \d+ are unknown"):
+    with pytest.raises(
+        InputError, match=rf"is not one of {name}: \d+ weights are missing and \d+ are unknown"
+    ):
         build_model(name, checkpoint=checkpoint)
 
 
 def test_weights_of_other_shapes_are_refused(tmp_path):
     state = with_classifier("test_vit").state_dict() | {"norm.weight": torch.zeros(5)}
-    with pytest.raises(InputError, match="0 weights are missing and 0 are unknown .*shapes differ"):
+    with pytest.raises(InputError, match=r"0 weights are missing and 0 are unknown .*shapes differ"):
         build_model("test_vit", checkpoint=saved(tmp_path / "w.pth", state))
 
 

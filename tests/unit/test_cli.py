@@ -1,0 +1,221 @@
+"""The command line without ray: what it refuses, how, and with which exit code."""
+
+import json
+import logging
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cvgl_ray import __version__, cli
+from cvgl_ray.errors import InputError
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command line in this process: arguments -> (exit code, standard output, standard error)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cvgl-ray", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Stand-ins for the stages behind the commands."""
+    module = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "cvgl_ray.distributed.stages", module)
+    return module
+
+
+def raising(error: BaseException) -> Any:
+    def stage(*_: Any) -> None:
+        raise error
+
+    return stage
+
+
+REPORT: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": {}}
+
+
+def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The module run in a process of its own, which says on its last line what heavy packages it imported."""
+    code = (
+        "import runpy, sys, atexit\n"
+        "atexit.register(lambda: print('imported:', sorted({'ray', 'torch', 'timm'} & set(sys.modules))))\n"
+        "runpy.run_module('cvgl_ray', run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_help_needs_neither_ray_nor_torch():
+    done = fresh("--help")
+    assert done.returncode == 0
+    assert done.stdout.endswith("imported: []\n")
+    assert done.stderr == ""
+    for command in ("synth", "extract", "train", "evaluate", "localize"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_an_unknown_key_needs_neither_ray_nor_torch(tmp_path):
+    done = fresh("train", "--output", str(tmp_path / "run"), "--set", "mstep.roundz=3")
+    assert done.returncode == 2
+    assert done.stdout == "imported: []\n"
+    assert done.stderr.startswith("cvgl-ray: unknown key 'mstep.roundz' in the configuration; valid keys")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["synth", "extract", "train", "evaluate", "localize"])
+def test_every_command_has_help(run, command):
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"cvgl-ray {command} [OPTIONS]" in out
+
+
+def test_version(run):
+    code, out, err = run("--version")
+    assert (code, err) == (0, "")
+    assert out.endswith(f"version {__version__}\n")
+
+
+def test_no_command_shows_the_help(run):
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert "\nCommands:\n" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["conquer"], "No such command 'conquer'"),
+        (["--frobnicate"], "No such option '--frobnicate'"),
+        (["train", "--output", "x", "--frobnicate"], "No such option '--frobnicate'"),
+        (["train"], "Missing option '--output'"),
+        (["extract"], "Missing option '--output'"),
+        (["evaluate", "--set", "a.b=1"], "Missing option '--output'"),
+        (["localize", "--bundle", "b", "--gallery", "g"], "Missing option '--query'"),
+        (
+            ["localize", "--bundle", "b", "--gallery", "g", "--query", "q", "--top", "0"],
+            "0 is not in the range x>=1",
+        ),
+        (["synth", "--output", "w", "--places", "many"], "'many' is not a valid integer"),
+        (["synth", "--output", "w", "--image-size", "8"], "8 is not in the range x>=32"),
+        (["train", "--output", "x", "--config", "none.toml"], "configuration none.toml cannot be read"),
+        (["extract", "--output", "x", "--set", "mstep.rounds=no"], "'mstep.rounds' is \"no\""),
+        (
+            ["evaluate", "--output", "x", "--set", "rounds"],
+            "--set 'rounds' is not of the form section.key=value",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("cvgl-ray: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["extract", "train", "evaluate"])
+def test_bad_input_that_a_stage_finds_is_one_line_too(run, stages, command):
+    setattr(stages, f"{command}_stage", raising(InputError("the root\n  is missing")))
+    assert run(command, "--output", "x") == (2, "", "cvgl-ray: the root is missing\n")
+
+
+def test_other_packages_chatter_stays_out_of_standard_error(run, stages, monkeypatch):
+    def chat(*_: Any) -> dict[str, Any]:
+        logging.getLogger("faiss.loader").info("chatter")
+        logging.getLogger("cvgl_ray.stage").info("news")
+        return REPORT
+
+    stages.train_stage = chat
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own
+    try:
+        code, _, err = run("train", "--output", "x")
+    finally:
+        logging.getLogger("cvgl_ray").setLevel(logging.NOTSET)
+    assert (code, err) == (0, "news\n")
+
+
+def test_an_interrupt_says_how_to_go_on(run, stages):
+    stages.train_stage = raising(KeyboardInterrupt())
+    code, out, err = run("train", "--output", "x")
+    assert (code, out) == (1, "")
+    assert err.endswith("cvgl-ray: interrupted; start the same command again to go on\n")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(run, stages):
+    stages.train_stage = raising(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        run("train", "--output", "x")
+
+
+def test_options_reach_the_stage(run, stages, tmp_path):
+    (tmp_path / "c.toml").write_text("[mstep]\nrounds = 3\n")
+    calls = []
+
+    def evaluate_stage(config: Any, bundle: Any, output: Any, address: str) -> dict[str, Any]:
+        calls.append((config.mstep.rounds, config.run.seed, str(bundle), str(output), address))
+        return REPORT
+
+    stages.evaluate_stage = evaluate_stage
+    options = [
+        "--config",
+        str(tmp_path / "c.toml"),
+        "--set",
+        "run.seed=5",
+        "--output",
+        "o",
+        "--address",
+        "a:1",
+    ]
+    assert run("evaluate", *options)[0] == 0
+    assert run("evaluate", *options, "--bundle", "b")[0] == 0
+    assert calls == [(3, 5, "o/bundle", "o", "a:1"), (3, 5, "b", "o", "a:1")]
+
+
+def test_a_report_without_labels_says_so(run, stages):
+    stages.train_stage = lambda *_: REPORT
+    code, out, _ = run("train", "--output", "o")
+    assert code == 0
+    assert "no labels" in out
+    assert "metrics: o/metrics.json\nbundle: o/bundle\n" in out
+
+
+def test_extract_counts_and_names_rejected_images(run, stages):
+    broken = [{"uri": f"{i}.jpg", "reason": "the file is empty"} for i in range(7)]
+    found = SimpleNamespace(extracted=3, reused=4, rejected=broken)
+    stages.extract_stage = lambda *_: SimpleNamespace(extraction=found)
+    code, out, _ = run("extract", "--output", "o")
+    assert code == 0
+    assert out.startswith(
+        "features: 3 extracted, 4 reused, 7 rejected\n  rejected 0.jpg: the file is empty\n"
+    )
+    assert out.count("  rejected ") == 5
+
+
+def test_localize_prints_coordinates_where_they_are_known(run, monkeypatch):
+    known = {"image_id": "a.jpg", "uri": "/a.jpg", "similarity": 0.5, "latitude": 1.5, "longitude": -2.25}
+    unknown = known | {"image_id": "b.jpg", "latitude": None, "longitude": None}
+    found = [{"query": "q.jpg", "references": [known, unknown]}]
+    module = SimpleNamespace(localize=lambda *_: found)
+    monkeypatch.setitem(sys.modules, "cvgl_ray.distributed.localize", module)
+    options = ["localize", "--bundle", "b", "--gallery", "g", "--query", "q.jpg"]
+    code, out, _ = run(*options)
+    assert code == 0
+    assert out == "q.jpg\n   1  0.500  a.jpg  1.500000, -2.250000\n   2  0.500  b.jpg\n"
+    assert json.loads(run(*options, "--json")[1]) == found

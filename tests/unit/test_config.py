@@ -1,0 +1,153 @@
+"""The configuration: what a file and `--set` give, and how each mistake is named."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from cvgl_ray.config import Config, load_config
+from cvgl_ray.errors import InputError
+
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
+
+
+def test_no_file_gives_the_defaults():
+    assert load_config(None) == Config()
+    assert Config().backbone.name == "vit_base_patch14_dinov2.lvd142m"
+
+
+def test_the_resolved_configuration_reads_back_the_same():
+    config = load_config(None, ("backbone.layers=[1, 2]", "pretransform.query.crops=[1.0, 0.8]"))
+    assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_overrides_win_over_the_file_and_later_ones_over_earlier(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[dataset]\nroot = "/é"\n[mstep]\nrounds = 3\nbatch_size = 8\n[pretransform.query]\nflip = true\n'
+    )
+    config = load_config(path, ("mstep.rounds=4", "mstep.rounds=5", "pretransform.query.orientations=8"))
+    assert (config.mstep.rounds, config.mstep.batch_size) == (5, 8)
+    assert config.dataset.root == "/é"
+    assert (config.pretransform.query.flip, config.pretransform.query.orientations) == (True, 8)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("dataset.root=/data/x y", "/data/x y"),
+        ("dataset.root=s3://bucket/a=b#c", "s3://bucket/a=b#c"),
+        ('dataset.root="2024"', "2024"),
+        ("dataset.root=", ""),
+        (" dataset.root=a", "a"),
+        ('dataset.distractors=["a", "b"]', ("a", "b")),
+        ('backbone.layers=[1, -1, "final"]', (1, -1, "final")),
+        ("mstep.learning_rate=1e-3", 1e-3),
+        ("run.gpu=true", True),
+    ],
+)
+def test_override_values_are_toml_or_text(override, value):
+    section, key = override.split("=")[0].strip().split(".")
+    assert getattr(getattr(load_config(None, (override,)), section), key) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "foo.bar=1",
+            "unknown key 'foo' in the configuration; valid keys here are: dataset, backbone, .*run",
+        ),
+        ("mstep.roundz=3", "unknown key 'mstep.roundz' .*valid keys here are: rounds, steps_per_round, "),
+        ("pretransform.query.turn=1", "unknown key 'pretransform.query.turn' .*: orientations, crops, flip"),
+        ("mstep.rounds=five", "'mstep.rounds' is \"five\": input should be a valid integer"),
+        ("mstep.rounds=1.5", "'mstep.rounds' is 1.5: input should be a valid integer"),
+        ("mstep.rounds=0", "'mstep.rounds' is 0: input should be greater than or equal to 1"),
+        ("mstep.rounds=2024-01-01", "'mstep.rounds' is \"2024-01-01\": input should be a valid integer"),
+        ("mstep.learning_rate=nan", "'mstep.learning_rate' is NaN"),
+        ("mstep.learning_rate=inf", "'mstep.learning_rate' is Infinity: input should be a finite number"),
+        ("run.gpu=maybe", "'run.gpu' is \"maybe\": input should be a valid boolean"),
+        ("run.seed=-1", "'run.seed' is -1: input should be greater than or equal to 0"),
+        ("dataset.root=2024", "'dataset.root' is 2024: input should be a valid string"),
+        ("backbone.pooling=avg", "'backbone.pooling' is \"avg\": input should be 'gem', 'gem_signed', "),
+        ("backbone.layers=3", "'backbone.layers' is 3: input should be a valid list"),
+        (
+            'backbone.layers=["last"]',
+            "'backbone.layers.0': 'last' is neither \"final\" nor the index of a block",
+        ),
+        ("backbone.layers=[1, 2.0]", "'backbone.layers.1': 2.0 is neither"),
+        ("pretransform.query.orientations=3", "is 3: input should be 1, 2, 4 or 8"),
+        (
+            "pretransform.query.crops=[0.5, 1.5]",
+            "'pretransform.query.crops.1' is 1.5: .*less than or equal to 1",
+        ),
+        (
+            "pretransform.query.crops=[]",
+            r"'pretransform.query.crops' is \[\]: list should have at least 1 item",
+        ),
+        (
+            "pretransform.query=3",
+            "'pretransform.query' is 3: it is a section; its keys are: orientations, crops",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(override, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(None, (override,))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["mstep", "rounds=3", ".rounds=3", "mstep.=3", "=3", ""])
+def test_an_override_of_another_form_is_refused(override):
+    with pytest.raises(InputError, match=r"is not of the form section\.key=value"):
+        load_config(None, (override,))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dataset.query_view=satellite"], "'dataset': query_view and reference_view are both 'satellite'"),
+        (["backbone.layers=[]"], "'backbone': layers is empty"),
+        (["backbone.facet=value"], "facet 'value' needs a block index in layers, found \"final\""),
+        (["backbone.rings=[1.0, 0.5]"], r"rings \[1\.0, 0\.5\] must rise"),
+        (["backbone.rings=[0.5, 0.5]"], "must rise"),
+        (["backbone.rings=[0.5]", "backbone.pooling=cls"], "need a pooling of patches, not 'cls'"),
+        (["adapter.residual=true", "adapter.width=64"], "residual needs width = 0 .*found width 64"),
+    ],
+)
+def test_an_impossible_combination_is_refused(overrides, message):
+    with pytest.raises(InputError, match=message):
+        load_config(None, tuple(overrides))
+
+
+def test_a_section_given_as_a_value_is_refused(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('dataset = "/data"')
+    with pytest.raises(
+        InputError, match="'dataset' is \"/data\": it is a section; its keys are: layout, root"
+    ):
+        load_config(path)
+    with pytest.raises(InputError, match="goes into 'dataset', which is a value and not a section"):
+        load_config(path, ("dataset.root=x",))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    bad = tmp_path / "bad.toml"
+    for content, message in ((b"[mstep\n", "is not valid TOML: .*line 1"), (b"a = '\xff'", "cannot be read")):
+        bad.write_bytes(content)
+        with pytest.raises(InputError, match=message) as caught:
+            load_config(bad)
+        assert "\n" not in str(caught.value)
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(InputError, match=r"cannot be read .*; give a TOML file"):
+            load_config(path)
+
+
+def test_a_configuration_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().run.seed = 1
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
+def test_every_experiment_loads(path):
+    load_config(path)
