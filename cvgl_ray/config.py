@@ -105,15 +105,22 @@ class Features(Section):
 
 
 class Adapter(Section):
-    """The learnable map shared by both views."""
+    """The map from features to embeddings, shared by both views."""
 
-    width: Annotated[int, Field(ge=0)] = 0  # embedding dimension; 0: the feature's own
+    kind: Literal["attenuation", "linear"] = "attenuation"  # fitted in closed form, or learned by gradient
     norm: Literal["none", "view", "batch"] = "view"  # per-view centring, or the reference's shared BatchNorm
-    init: Literal["identity", "random"] = "identity"  # of the encoder's matrix
-    residual: bool = False
+    rank: Count = 512  # attenuation: directions at most
+    shrinkage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # attenuation: 1 leaves the features as they are
+    width: Annotated[int, Field(ge=0)] = 0  # linear: embedding dimension; 0: the feature's own
+    init: Literal["identity", "random"] = "identity"  # linear: of the encoder's matrix
+    residual: bool = False  # linear
 
     @model_validator(mode="after")
-    def _residual_fits(self) -> "Adapter":
+    def _kind_fits(self) -> "Adapter":
+        linear_only = {"width", "init", "residual"} & self.model_fields_set
+        if self.kind == "attenuation" and (linear_only or self.norm == "batch"):
+            wrong = 'norm "batch"' if self.norm == "batch" else ", ".join(sorted(linear_only))
+            raise ValueError(f'{wrong} needs kind = "linear", found kind "attenuation"')
         if self.residual and self.width:
             raise ValueError(
                 f"residual needs width = 0 (the feature's own dimension), found width {self.width}"
@@ -124,18 +131,29 @@ class Adapter(Section):
 class EStep(Section):
     """How pseudo-labels are made."""
 
+    # Chosen on several feature sets at once (experiments/LOG.md); relative, so that no cosine scale matters.
+    neighbourhood: NotNegative = 0.3  # weight of the neighbours' matches; 0: rows are matched one by one
+
     rows: Annotated[int, Field(ge=0)] = 0  # 0: all rows; n: a random batch of n rows of each view a round
     scores: Literal["cosine", "csls"] = "csls"
-    neighbours: Count = 10  # of CSLS's local scale
+    neighbours: Count = 5  # of CSLS's local scale
     match: Literal["argmax", "mutual"] = "mutual"
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
-    index: str = "Flat"  # a faiss index_factory string, inner product
+    index: str = "Flat"  # a faiss index_factory string, inner product; for neighbourhood = 0
+
+    @model_validator(mode="after")
+    def _neighbourhood_fits(self) -> "EStep":
+        if self.neighbourhood and (self.rows or self.index != "Flat"):
+            raise ValueError(
+                'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"'
+            )
+        return self
 
 
 class MStep(Section):
     """How the adapter is updated."""
 
-    rounds: Count = 20
+    rounds: Count = 3
     steps_per_round: Count = 10
     batch_size: Annotated[int, Field(ge=2)] = 512  # pairs a step, over all workers
     optimizer: Literal["adamw", "adam"] = "adamw"

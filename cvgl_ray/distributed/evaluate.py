@@ -8,7 +8,7 @@ from PIL import Image
 from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Dataset
-from cvgl_ray.em.adapter import Adapter
+from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows
 from cvgl_ray.evaluation.metrics import Metrics
@@ -26,7 +26,7 @@ def evaluate(
     labels: Labels,
     tables: dict[str, FeatureTable],
     dataset: Dataset,
-    adapter: Adapter,
+    adapter: ViewCentred,
 ) -> dict[str, dict[str, Metrics]]:
     """Figures of the frozen features and of the adapted embeddings: {"frozen" | "adapted": {direction: ...}}.
 
@@ -35,7 +35,7 @@ def evaluate(
     shared = ray.put((_with_features(catalog, tables), labels, tables, dataset))
     directed = directions(_with_features(catalog, tables), dataset.query_view, dataset.reference_view)
     task = ray.remote(num_cpus=1)(_evaluate_one)
-    models: dict[str, Adapter | None] = {"frozen": None, "adapted": adapter}
+    models: dict[str, ViewCentred | None] = {"frozen": None, "adapted": adapter}
     pending = {
         (name, direction.name): task.remote(shared, model, number)
         for name, model in models.items()
@@ -48,7 +48,7 @@ def evaluate(
 
 
 def _evaluate_one(
-    shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset], adapter: Adapter | None, number: int
+    shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset], adapter: ViewCentred | None, number: int
 ) -> Metrics:
     catalog, labels, tables, dataset = shared
     direction = directions(catalog, dataset.query_view, dataset.reference_view)[number]
@@ -57,7 +57,7 @@ def _evaluate_one(
 
 
 def direction_embeddings(
-    direction: Direction, tables: dict[str, FeatureTable], dataset: Dataset, adapter: Adapter | None
+    direction: Direction, tables: dict[str, FeatureTable], dataset: Dataset, adapter: ViewCentred | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings of a direction's queries [Q, W] and gallery [G, W]; no adapter: the frozen features."""
     roles = {dataset.query_view: QUERY, dataset.reference_view: REFERENCE}
@@ -73,7 +73,7 @@ def direction_embeddings(
 
 
 def retrieval_pictures(
-    catalog: Catalog, labels: Labels, tables: dict[str, FeatureTable], dataset: Dataset, adapter: Adapter
+    catalog: Catalog, labels: Labels, tables: dict[str, FeatureTable], dataset: Dataset, adapter: ViewCentred
 ) -> dict[str, np.ndarray]:
     """By direction, a picture [H, W, 3] uint8 of a few evenly spaced queries and their best references."""
     sheets = {}

@@ -7,10 +7,12 @@ import ray
 import torch
 import torch.distributed as dist
 
-from cvgl_ray.config import EStep
+from cvgl_ray.config import Config
 from cvgl_ray.em import collective
-from cvgl_ray.em.loop import EStepRows, Matcher, match_rows
+from cvgl_ray.em.build import build_adapter
+from cvgl_ray.em.loop import EStepRows, Matcher, frozen_graphs, match_rows
 from cvgl_ray.em.matching import PseudoLabels
+from cvgl_ray.em.neighbourhood import Graphs
 
 
 class IndexActor:
@@ -19,9 +21,16 @@ class IndexActor:
     Restarted after a crash it is empty and says so, and the workers hand it their rows again.
     """
 
-    def __init__(self, estep: EStep, threads: int) -> None:
+    def __init__(
+        self, config: Config, features: tuple[ray.ObjectRef, ray.ObjectRef], centre: np.ndarray, threads: int
+    ) -> None:
         torch.set_num_threads(threads)
-        self.estep = estep
+        self.estep = config.estep
+        self.graphs: Graphs | None = None
+        if config.estep.neighbourhood:
+            query, reference = ray.get(list(features))
+            adapter = build_adapter(config, query.shape[1], torch.from_numpy(centre.copy()))
+            self.graphs = frozen_graphs(query, reference, adapter)
         self.round = -1
         self.shares: dict[int, EStepRows] = {}
 
@@ -38,13 +47,18 @@ class IndexActor:
         ordered = [self.shares[rank] for rank in range(workers)]
         query = np.concatenate([share.query for share in ordered])
         reference = np.concatenate([share.reference for share in ordered])
-        return match_rows(query, reference, ordered[0], self.estep)
+        return match_rows(query, reference, ordered[0], self.estep, self.graphs)
 
 
-def start_index_actor(estep: EStep, *, threads: int) -> Any:
-    """Start the actor; it restarts by itself whenever its process dies."""
+def start_index_actor(
+    config: Config, features: tuple[ray.ObjectRef, ray.ObjectRef], centre: np.ndarray, *, threads: int
+) -> Any:
+    """Start the actor; it restarts by itself whenever its process dies.
+
+    features: of the query and the reference view, in the object store; centre [2, D]: the views' means.
+    """
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(IndexActor)
-    return remote.remote(estep, threads)
+    return remote.remote(config, features, centre, threads)
 
 
 def actor_matcher(actor: Any) -> Matcher:

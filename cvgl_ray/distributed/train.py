@@ -18,10 +18,11 @@ from cvgl_ray.config import Config
 from cvgl_ray.distributed.index_actor import actor_matcher, start_index_actor
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.em import collective
-from cvgl_ray.em.bundle import Bundle, build_adapter
+from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.bundle import Bundle
+from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import run_rounds
-from cvgl_ray.em.objective import Objective
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.em.views import view_mean
 from cvgl_ray.errors import InputError
@@ -50,9 +51,9 @@ def train(
     check_same_dimension(query, reference)
     _check_batches(query, reference, config)
     query, reference = in_canonical_order(query), in_canonical_order(reference)
-    actor = start_index_actor(config.estep, threads=threads_per_worker(config))
-    features = {"query": ray.put(query.features), "reference": ray.put(reference.features)}
+    features = ray.put(query.features), ray.put(reference.features)
     centre = np.stack([view_mean(query.features), view_mean(reference.features)])
+    actor = start_index_actor(config, features, centre, threads=threads_per_worker(config))
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"config": config, "features": features, "centre": centre, "actor": actor},
@@ -64,7 +65,7 @@ def train(
             name="train",
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
             callbacks=[RoundWriter(str(output.resolve() / "tensorboard"))],  # type: ignore[list-item]
         ),
     )
@@ -88,14 +89,13 @@ def _collect(
     """The bundle of a run's last checkpoint."""
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / CHECKPOINT, weights_only=True)
-    adapter = build_adapter(config, query.dimension)
-    learner = Learner(build_objective(adapter, config), config.mstep)
+    learner = build_learner(config, query.dimension)
     learner.load_state_dict(state)
     labels = learner.labels
     assert labels is not None
     rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
     pairs = [(query.image_ids[q], reference.image_ids[r], cosine) for q, r, cosine in rows]
-    return Trained(Bundle(adapter.eval(), config, recipes, label_free_scores(labels)), pairs)
+    return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels)), pairs)
 
 
 def in_canonical_order(table: FeatureTable) -> FeatureTable:
@@ -105,42 +105,29 @@ def in_canonical_order(table: FeatureTable) -> FeatureTable:
     return FeatureTable([table.image_ids[i] for i in order], table.features[order])
 
 
-def build_objective(adapter: Any, config: Config) -> Objective:
-    """The configured loss around an adapter."""
-    return Objective(
-        adapter,
-        temperature=config.mstep.temperature,
-        learn_temperature=config.mstep.learn_temperature,
-        label_smoothing=config.mstep.label_smoothing,
-        reconstruction_kind=config.loss.reconstruction,
-        reconstruction_weight=config.loss.reconstruction_weight,
-        orthogonality_weight=config.loss.orthogonality_weight,
-    )
-
-
 def _worker(arguments: dict[str, Any]) -> None:
     """What every Ray Train worker runs: load, resume, then the rounds."""
     config: Config = arguments["config"]
     torch.set_num_threads(threads_per_worker(config))
-    query, reference = ray.get([arguments["features"]["query"], arguments["features"]["reference"]])
+    query, reference = ray.get(list(arguments["features"]))
     device = ray.train.torch.get_device()
-    adapter = build_adapter(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()))
-    learner = Learner(build_objective(adapter, config), config.mstep, device)
+    learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             learner.load_state_dict(torch.load(Path(folder) / CHECKPOINT, weights_only=True))
-    # Buffers are equal on all workers by construction; broadcasting them would only cost time.
-    learner.parallel = ray.train.torch.prepare_model(
-        learner.objective, parallel_strategy_kwargs={"broadcast_buffers": False}
-    )
+    if isinstance(learner, GradientLearner):
+        # Buffers are equal on all workers by construction; broadcasting them would only cost time.
+        learner.parallel = ray.train.torch.prepare_model(
+            learner.objective, parallel_strategy_kwargs={"forward_sync_buffers": False}
+        )
     matcher = actor_matcher(arguments["actor"])
     rounds = run_rounds(
         learner,
         query,
         reference,
         estep=config.estep,
-        mstep=config.mstep,
+        rounds=config.mstep.rounds,
         seed=config.run.seed,
         matcher=matcher,
     )

@@ -1,4 +1,4 @@
-"""The learnable half: one encoder shared by both views, and the decoder that keeps it honest."""
+"""What stands between a frozen feature and its embedding; one map shared by both views."""
 
 import torch
 import torch.nn.functional as F
@@ -41,16 +41,41 @@ class GlobalBatchNorm(nn.Module):
         return (rows - mean) * torch.rsqrt(variance + self.epsilon) * self.weight + self.bias
 
 
-class Adapter(nn.Module):
-    """Frozen feature x [n, D] -> embedding z [n, W], L2-normalised, and back.
+class ViewCentred(nn.Module):
+    """What every adapter shares: unit rows, centred by their view, go in; unit embeddings come out.
 
-    norm: "view" subtracts each view's mean feature (kept in the buffer `centre` [2, D], from the training
-    split); "batch" is the reference implementation's shared BatchNorm after encoder and decoder; "none".
-    init: "identity" starts the encoder at the (truncated or padded) identity and the decoder at its
-    transpose, so that round 0 sees the frozen features themselves; "random" is torch's default.
+    norm: "view" subtracts each view's mean feature, kept in the buffer `centre` [2, D], from the training
+    split; any other leaves the unit rows as they are. A subclass gives `encode`.
     """
 
     centre: torch.Tensor
+
+    def __init__(self, dimension: int, width: int, *, norm: str, centre: torch.Tensor | None) -> None:
+        super().__init__()
+        self.dimension, self.width, self.norm = dimension, width, norm
+        self.register_buffer("centre", torch.zeros(2, dimension) if centre is None else centre.clone())
+
+    def normalise(self, features: torch.Tensor, view: int) -> torch.Tensor:
+        """Frozen features [n, D] of one view as unit rows, centred where norm is "view"."""
+        rows = F.normalize(features, dim=-1)
+        return F.normalize(rows - self.centre[view], dim=-1) if self.norm == "view" else rows
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        """Normalised features [n, D] -> code [n, W], before its L2 normalisation."""
+        raise NotImplementedError
+
+    def forward(self, features: torch.Tensor, view: int) -> torch.Tensor:
+        """Frozen features [n, D] of one view -> embeddings z [n, W], L2-normalised."""
+        return F.normalize(self.encode(self.normalise(features, view)), dim=-1)
+
+
+class LinearAdapter(ViewCentred):
+    """The paper's adapter, learned by gradient: a linear encoder, and a linear decoder that maps back.
+
+    norm: as in ViewCentred, or "batch": the reference implementation's shared BatchNorm after each.
+    init: "identity" starts the encoder at the (truncated or padded) identity and the decoder at its
+    transpose, so that round 0 sees the frozen features themselves; "random" is torch's default.
+    """
 
     def __init__(
         self,
@@ -62,15 +87,14 @@ class Adapter(nn.Module):
         residual: bool = False,
         centre: torch.Tensor | None = None,
     ) -> None:
-        super().__init__()
         width = width or dimension
         assert not residual or width == dimension
-        self.dimension, self.width, self.norm, self.residual = dimension, width, norm, residual
+        super().__init__(dimension, width, norm=norm, centre=centre)
+        self.residual = residual
         self.encoder, self.decoder = nn.Linear(dimension, width), nn.Linear(width, dimension)
         batch = norm == "batch"
         self.encoder_norm = GlobalBatchNorm(width) if batch else None
         self.decoder_norm = GlobalBatchNorm(dimension) if batch else None
-        self.register_buffer("centre", torch.zeros(2, dimension) if centre is None else centre.clone())
         if init == "identity":
             with torch.no_grad():
                 self.encoder.weight.copy_(torch.eye(width, dimension))
@@ -78,13 +102,8 @@ class Adapter(nn.Module):
                 self.encoder.bias.zero_()
                 self.decoder.bias.zero_()
 
-    def normalise(self, features: torch.Tensor, view: int) -> torch.Tensor:
-        """Frozen features [n, D] of one view as unit rows, centred where norm is "view"."""
-        rows = F.normalize(features, dim=-1)
-        return F.normalize(rows - self.centre[view], dim=-1) if self.norm == "view" else rows
-
     def encode(self, rows: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-        """Normalised features [n, D] -> code [n, W], before its L2 normalisation."""
+        """Normalised features [n, D] -> code [n, W]; `valid` [n]: which rows BatchNorm counts."""
         code = self.encoder(rows)
         if self.encoder_norm is not None:
             code = self.encoder_norm(code, valid)
@@ -94,7 +113,3 @@ class Adapter(nn.Module):
         """Code [n, W] -> reconstruction of the normalised feature [n, D]."""
         rows = self.decoder(code)
         return rows if self.decoder_norm is None else self.decoder_norm(rows, valid)
-
-    def forward(self, features: torch.Tensor, view: int) -> torch.Tensor:
-        """Frozen features [n, D] of one view -> embeddings z [n, W], L2-normalised."""
-        return F.normalize(self.encode(self.normalise(features, view)), dim=-1)

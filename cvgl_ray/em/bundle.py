@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 
 from cvgl_ray.config import Config
-from cvgl_ray.em.adapter import Adapter
+from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
 
 FORMAT = 1
@@ -29,7 +29,7 @@ class Bundle:
     recipes: by view, what its frozen features depend on; scores: label-free scores of the last E-step.
     """
 
-    adapter: Adapter
+    adapter: ViewCentred
     config: Config
     recipes: dict[str, Any]
     scores: dict[str, float]
@@ -89,17 +89,3 @@ def load_bundle(folder: Path) -> Bundle:
         reason = f"config.json has no key {error}" if missing else " ".join(str(error).split())
         raise InputError(f"bundle {folder} cannot be read ({reason}); train again") from error
     return Bundle(adapter.eval(), config, recipes, scores)
-
-
-def build_adapter(config: Config, dimension: int, centre: torch.Tensor | None = None) -> Adapter:
-    """The configured adapter for features of a dimension; centre [2, D]: the views' means."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        return Adapter(
-            dimension,
-            config.adapter.width,
-            norm=config.adapter.norm,
-            init=config.adapter.init,
-            residual=config.adapter.residual,
-            centre=centre,
-        )

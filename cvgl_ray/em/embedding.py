@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from cvgl_ray.em.adapter import Adapter
+from cvgl_ray.em.adapter import ViewCentred
 
 
 @torch.no_grad()
 def embed(
-    adapter: Adapter,
+    adapter: ViewCentred,
     features: np.ndarray,
     view: int,
     rows: np.ndarray | None = None,

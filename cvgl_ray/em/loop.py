@@ -5,21 +5,23 @@ number of workers: all random draws come from (seed, round) and describe the bat
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
-from cvgl_ray.config import EStep, MStep
+from cvgl_ray.config import Config, EStep
 from cvgl_ray.em import collective
-from cvgl_ray.em.batches import Batch, batch_of_labels, batches_of_pairs, draw_rows, local_rows
-from cvgl_ray.em.embedding import embed, take
+from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.batches import draw_rows
+from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels, pseudo_labels
+from cvgl_ray.em.neighbourhood import Graphs, view_graph
 from cvgl_ray.em.selection import label_free_scores
-from cvgl_ray.em.views import QUERY, REFERENCE
+from cvgl_ray.em.views import QUERY, REFERENCE, view_mean
 from cvgl_ray.errors import InputError
 
 
@@ -49,13 +51,48 @@ class Round:
     scalars: dict[str, float]
 
 
-def local_matcher(estep: EStep) -> Matcher:
+def local_matcher(estep: EStep, graphs: Graphs | None = None) -> Matcher:
     """The matcher of a single process, which holds all rows itself."""
-    return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep)
+    return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs)
 
 
-def match_rows(query: np.ndarray, reference: np.ndarray, rows: EStepRows, estep: EStep) -> PseudoLabels:
-    """Pseudo-labels of all embeddings of a round, by the configured policy."""
+def fit(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learner, list[Round]]:
+    """Train in this process: what a Ray training of one worker does, without Ray.
+
+    query [Nq, D], reference [Nr, D]: frozen features of any float type.
+    """
+    centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
+    learner = build_learner(config, query.shape[1], centre)
+    graphs = frozen_graphs(query, reference, learner.adapter) if config.estep.neighbourhood else None
+    rounds = run_rounds(
+        learner,
+        query,
+        reference,
+        estep=config.estep,
+        rounds=config.mstep.rounds,
+        seed=config.run.seed,
+        matcher=local_matcher(config.estep, graphs),
+    )
+    done = list(rounds)
+    learner.adapter.eval()
+    return learner, done
+
+
+def frozen_graphs(query: np.ndarray, reference: np.ndarray, adapter: ViewCentred) -> Graphs:
+    """Each view's graph in the normalised frozen features [N, D] of any float type."""
+    rows = []
+    for features, view in ((query, QUERY), (reference, REFERENCE)):
+        rows.append(adapter.normalise(torch.from_numpy(features.astype(np.float32)), view).numpy())
+    return view_graph(rows[0]), view_graph(rows[1])
+
+
+def match_rows(
+    query: np.ndarray, reference: np.ndarray, rows: EStepRows, estep: EStep, graphs: Graphs | None
+) -> PseudoLabels:
+    """Pseudo-labels of all embeddings of a round, by the configured policy.
+
+    graphs: of the frozen features (see `frozen_graphs`), for a policy with neighbourhoods.
+    """
     return pseudo_labels(
         query,
         reference,
@@ -66,6 +103,8 @@ def match_rows(query: np.ndarray, reference: np.ndarray, rows: EStepRows, estep:
         match=estep.match,
         threshold=estep.threshold,
         factory=estep.index,
+        neighbourhood=estep.neighbourhood,
+        graphs=graphs,
     )
 
 
@@ -75,7 +114,7 @@ def run_rounds(
     reference: np.ndarray,
     *,
     estep: EStep,
-    mstep: MStep,
+    rounds: int,
     seed: int,
     matcher: Matcher,
 ) -> Iterator[Round]:
@@ -84,7 +123,7 @@ def run_rounds(
     query [Nq, D], reference [Nr, D]: frozen features of any float type, all rows, the same on every worker.
     Raises InputError when the embeddings or the loss are not finite.
     """
-    while learner.rounds_done < mstep.rounds:
+    while learner.rounds_done < rounds:
         number = learner.rounds_done
         rng = np.random.default_rng((seed, number))
         started = time.perf_counter()
@@ -92,12 +131,7 @@ def run_rounds(
         _check_finite(share, number)
         labels = matcher(number, share)
         e_done = time.perf_counter()
-        batches: Iterable[Batch]
-        if estep.rows:  # the reference's loop: the E-step's own random batch, unlabelled rows included
-            batches = [batch_of_labels(labels)] * mstep.steps_per_round
-        else:
-            batches = batches_of_pairs(labels, mstep.batch_size, mstep.steps_per_round, rng)
-        scalars = m_steps(learner, query, reference, batches, mstep.clip_value)
+        scalars = learner.m_step(labels, query, reference, rng)
         scalars |= {f"em/{key}": v for key, v in label_free_scores(labels, learner.labels).items()}
         scalars["time/e_step_s"], scalars["time/m_steps_s"] = e_done - started, time.perf_counter() - e_done
         learner.rounds_done, learner.labels = number + 1, labels
@@ -118,7 +152,7 @@ def embed_share(
         for rows in (query_rows, reference_rows)
     )
     own_query, own_reference = shares
-    adapter = learner.objective.adapter
+    adapter = learner.adapter
     return EStepRows(
         query_rows,
         reference_rows,
@@ -135,58 +169,3 @@ def _check_finite(share: EStepRows, number: int) -> None:
                 f"{broken} of {len(rows)} {view} embeddings are not finite in round {number}; look for NaN "
                 "in the features, or lower mstep.learning_rate (the last round's checkpoint is kept)"
             )
-
-
-def m_steps(
-    learner: Learner, query: np.ndarray, reference: np.ndarray, batches: Iterable[Batch], clip_value: float
-) -> dict[str, float]:
-    """Take one optimiser step a batch; the last step's loss terms, gradient norm, temperature and pairs."""
-    learner.parallel.train()
-    terms: dict[str, torch.Tensor] = {}
-    norm, pairs = torch.zeros(()), 0
-    for batch in batches:
-        if not (batch.of_query >= 0).any():
-            continue  # no pair passed the E-step: the adapter stays as it is
-        rows = [
-            local_rows(r, collective.rank(), collective.world_size())
-            for r in (batch.query_rows, batch.reference_rows)
-        ]
-        (own_query, query_valid), (own_reference, reference_valid) = rows
-        terms = learner.parallel(
-            take(query, own_query, learner.device),
-            torch.from_numpy(query_valid).to(learner.device),
-            take(reference, own_reference, learner.device),
-            torch.from_numpy(reference_valid).to(learner.device),
-            batch,
-        )
-        learner.optimizer.zero_grad()
-        terms["loss"].backward()
-        norm = _gradient_norm(learner.objective)
-        if not torch.isfinite(norm):
-            raise InputError(
-                f"the loss is no longer finite in round {learner.rounds_done}; lower mstep.learning_rate "
-                "(the last round's checkpoint is kept)"
-            )
-        nn.utils.clip_grad_value_(learner.objective.parameters(), clip_value)
-        learner.optimizer.step()
-        learner.scheduler.step()
-        pairs += int((batch.of_query >= 0).sum())
-    scalars = {f"loss/{key}": _whole(key, value) for key, value in terms.items()}
-    temperature = float((-learner.objective.log_scale.detach()).exp())
-    return {
-        **scalars,
-        "mstep/gradient_norm": float(norm),
-        "mstep/temperature": temperature,
-        "mstep/pairs": pairs,
-    }
-
-
-def _whole(key: str, value: torch.Tensor) -> float:
-    """A loss term over all workers; "loss" carries the factor that cancels DDP's averaging."""
-    summed = collective.total(value.detach())
-    return float(summed) / (collective.world_size() if key == "loss" else 1)
-
-
-def _gradient_norm(module: nn.Module) -> torch.Tensor:
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))

@@ -5,12 +5,14 @@ reference of a query therefore does not depend on h_q, and -h_r becomes one more
 so that exact and approximate inner-product indices serve all scores alike.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
 from cvgl_ray.em.index import build_index, search
+from cvgl_ray.em.neighbourhood import Graphs, check_size, csls, neighbourhood_scores
 
 
 @dataclass(frozen=True)
@@ -60,20 +62,33 @@ def csls_hubness(rows: np.ndarray, others: np.ndarray, neighbours: int, factory:
     return mean.astype(np.float32) / 2
 
 
-def best_two(
-    rows: np.ndarray, others: np.ndarray, others_hubness: np.ndarray | None, factory: str = "Flat"
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each row [n, D] the best of `others` by s - h: (position [n] int64, lead over the second [n]).
+@dataclass(frozen=True)
+class Nearest:
+    """The best rows of the other view for each row [n], best first: ids [n, k] int64, scores [n, k].
 
-    Where an approximate index finds no row, the position is -1; where it finds no second, the lead is 0.
+    An approximate index that finds fewer fills up with id -1 and score -inf.
     """
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+    def lead(self) -> np.ndarray:
+        """How far each row's best is ahead of its second, [n] float32; 0 where there is no second."""
+        lead = np.zeros(len(self.ids), dtype=np.float32)
+        if self.ids.shape[1] > 1:
+            np.subtract(self.scores[:, 0], self.scores[:, 1], out=lead, where=self.ids[:, 1] >= 0)
+        return lead
+
+
+def nearest(
+    rows: np.ndarray, others: np.ndarray, others_hubness: np.ndarray | None, k: int, factory: str = "Flat"
+) -> Nearest:
+    """For each row [n, D] the k best of `others` [m, D] by s - h, h [m] their hubness."""
     if others_hubness is not None:
         rows = np.hstack([rows, np.ones((len(rows), 1), dtype=np.float32)])
         others = np.hstack([others, -others_hubness[:, None]])
-    scores, ids = search(build_index(others, factory), rows, 2)
-    lead = np.zeros(len(rows), dtype=np.float32)
-    np.subtract(scores[:, 0], scores[:, -1], out=lead, where=ids[:, -1] >= 0)
-    return ids[:, 0], lead
+    scores, ids = search(build_index(others, factory), rows, k)
+    return Nearest(ids, scores)
 
 
 def pseudo_labels(
@@ -83,27 +98,38 @@ def pseudo_labels(
     query_rows: np.ndarray | None = None,
     reference_rows: np.ndarray | None = None,
     scores: str = "csls",
-    neighbours: int = 10,
+    neighbours: int = 5,
     match: str = "mutual",
     threshold: float = -1.0,
     factory: str = "Flat",
+    neighbourhood: float = 0.0,
+    graphs: Graphs | None = None,
 ) -> PseudoLabels:
     """Pseudo-labels of L2-normalised embeddings [nq, D] and [nr, D] float32.
 
-    scores: "cosine" or "csls"; match: "argmax" labels each row of each view with its best of the other view,
-    "mutual" keeps pairs that are each other's best. A pair's cosine must exceed `threshold`.
+    scores: "cosine" or "csls". neighbourhood, graphs: weight of the neighbours' matches within each view's
+    graph (see neighbourhood.neighbourhood_scores).
+    match: "argmax" labels each row of each view with its best of the other view; "mutual" keeps a pair that
+    is each other's best, where a reference has room for ceil(nq / nr) best queries (several images show its
+    place) and a query for ceil(nr / nq) references. A pair's cosine must exceed `threshold`.
     """
-    hub_q = hub_r = None
-    if scores == "csls":
-        hub_q = csls_hubness(query, reference, neighbours, factory)
-        hub_r = csls_hubness(reference, query, neighbours, factory)
-    best_q, margin = best_two(query, reference, hub_r, factory)
-    best_r, _ = best_two(reference, query, hub_q, factory)
-    cosine_q = np.where(best_q >= 0, np.einsum("nd,nd->n", query, reference[best_q]), np.float32(-1))
-    cosine_r = np.where(best_r >= 0, np.einsum("nd,nd->n", reference, query[best_r]), np.float32(-1))
+    room_q, room_r = math.ceil(len(reference) / len(query)), math.ceil(len(query) / len(reference))
+    if neighbourhood and graphs is not None:
+        matrix = score_matrix(query, reference, scores, neighbours, neighbourhood, graphs)
+        near_q, near_r = (_nearest_in(side, k) for side, k in ((matrix, room_q), (matrix.T, room_r)))
+    else:
+        hub_q = hub_r = None
+        if scores == "csls":
+            hub_q = csls_hubness(query, reference, neighbours, factory)
+            hub_r = csls_hubness(reference, query, neighbours, factory)
+        near_q = nearest(query, reference, hub_r, max(2, room_q), factory)
+        near_r = nearest(reference, query, hub_q, room_r, factory)
+    best_q, best_r = near_q.ids[:, 0], near_r.ids[:, 0]
+    cosine_q, cosine_r = _cosines(query, reference, best_q), _cosines(reference, query, best_r)
     keep_q, keep_r = cosine_q > threshold, cosine_r > threshold
     if match == "mutual":
-        keep_q, keep_r = keep_q & is_mutual(best_q, best_r), keep_r & is_mutual(best_r, best_q)
+        keep_q &= accepted(best_q, near_r.ids[:, :room_r])
+        keep_r &= accepted(best_r, near_q.ids[:, :room_q])
     return PseudoLabels(
         query_rows=np.arange(len(query)) if query_rows is None else query_rows,
         reference_rows=np.arange(len(reference)) if reference_rows is None else reference_rows,
@@ -112,10 +138,34 @@ def pseudo_labels(
         best_of_query=best_q,
         best_of_reference=best_r,
         cosine=cosine_q,
-        margin=margin,
+        margin=near_q.lead(),
     )
+
+
+def score_matrix(
+    query: np.ndarray, reference: np.ndarray, scores: str, neighbours: int, weight: float, graphs: Graphs
+) -> torch.Tensor:
+    """All scores [nq, nr] with the neighbourhoods' share; raises InputError where they are too many."""
+    check_size(len(query), len(reference))
+    matrix = torch.from_numpy(query) @ torch.from_numpy(reference).T
+    return neighbourhood_scores(csls(matrix, neighbours) if scores == "csls" else matrix, graphs, weight)
+
+
+def accepted(best: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Whether each row is among the rows `back` [m, k] that its best [n] (-1: none) accepts: [n] bool."""
+    return (best >= 0) & (back[best] == np.arange(len(best))[:, None]).any(axis=1)
 
 
 def is_mutual(forth: np.ndarray, back: np.ndarray) -> np.ndarray:
     """Whether going `forth` [n] and then `back` [m] returns to where it began: [n] bool."""
-    return (forth >= 0) & (back[forth] == np.arange(len(forth)))
+    return accepted(forth, back[:, None])
+
+
+def _nearest_in(matrix: torch.Tensor, room: int) -> Nearest:
+    top = matrix.topk(min(max(2, room), matrix.shape[1]), dim=1)
+    return Nearest(top.indices.numpy(), top.values.numpy())
+
+
+def _cosines(rows: np.ndarray, others: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """Cosine of each row with its best of the other view, -1 where it has none: [n] float32."""
+    return np.where(best >= 0, np.einsum("nd,nd->n", rows, others[best]), np.float32(-1))

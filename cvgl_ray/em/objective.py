@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cvgl_ray.em import collective
-from cvgl_ray.em.adapter import Adapter
+from cvgl_ray.em.adapter import LinearAdapter
 from cvgl_ray.em.batches import Batch
 from cvgl_ray.em.losses import info_nce, orthogonality, reconstruction
 from cvgl_ray.em.views import QUERY, REFERENCE
@@ -23,7 +23,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        adapter: Adapter,
+        adapter: LinearAdapter,
         *,
         temperature: float = 1 / 14.28,
         learn_temperature: bool = True,

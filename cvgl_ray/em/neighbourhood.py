@@ -1,0 +1,88 @@
+"""Second-order matching: two rows belong together the more, the better their neighbours match each other.
+
+A query's neighbours within its own view often show the same place or one like it; what their matches say
+is evidence that no single similarity holds, and the many drone images of a place vote for one reference.
+"""
+
+import math
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from cvgl_ray.em.index import build_index, search
+from cvgl_ray.errors import InputError
+
+MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few such matrices exist at a time
+ITERATIONS = 6
+SINKHORN_ITERATIONS = 20
+SINKHORN_TEMPERATURE = 0.3  # in standard deviations of the scores
+SCALE_NEIGHBOURS = 5  # of the local scale of the neighbourhood term
+
+Graphs = tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]  # of the query view and the reference view
+
+
+def view_graph(rows: np.ndarray) -> scipy.sparse.csr_array:
+    """Who is near whom within one view: [N, N] sparse float32, rows summing to 1, no self-loops.
+
+    rows [N, D] float32, L2-normalised. Each row is linked to its ceil(sqrt N) nearest, weighted by the cosine
+    where it is positive; a link of either end counts for both.
+    """
+    count = len(rows)
+    if count < 2:
+        return scipy.sparse.csr_array((count, count), dtype=np.float32)
+    k = min(math.ceil(math.sqrt(count)), count - 1)
+    scores, ids = search(build_index(rows), rows, k + 1)
+    sources = np.repeat(np.arange(count), scores.shape[1])
+    keep = (ids.ravel() != sources) & (scores.ravel() > 0)
+    links = scipy.sparse.csr_array(
+        (scores.ravel()[keep], (sources[keep], ids.ravel()[keep])), shape=(count, count), dtype=np.float32
+    )
+    links = links.maximum(links.T)
+    sums = np.asarray(links.sum(axis=1)).ravel()
+    return scipy.sparse.csr_array(links.multiply(1 / np.maximum(sums, 1e-12)[:, None]), dtype=np.float32)
+
+
+def check_size(queries: int, references: int) -> None:
+    """Refuse a score matrix that would not fit in memory."""
+    if queries * references > MAX_ENTRIES:
+        raise InputError(
+            f"estep.neighbourhood needs a score matrix of {queries} x {references}, more than {MAX_ENTRIES} "
+            "entries; set estep.neighbourhood = 0 for a collection of this size"
+        )
+
+
+def neighbourhood_scores(scores: torch.Tensor, graphs: Graphs, weight: float) -> torch.Tensor:
+    """Scores [nq, nr] plus `weight` times those of the rows' neighbours, each in standard deviations.
+
+    Iterated: P = Sinkhorn(T), T = z(scores) + weight * z(CSLS(Gq P Gr^T)), where z standardises over the
+    matrix and Gq, Gr are the views' graphs.
+    """
+    base = _standardised(scores)
+    total = base
+    for _ in range(ITERATIONS):
+        match = sinkhorn(total / SINKHORN_TEMPERATURE, SINKHORN_ITERATIONS).exp().numpy()
+        around = torch.from_numpy(np.ascontiguousarray((graphs[1] @ (graphs[0] @ match).T).T))
+        total = base + weight * _standardised(csls(around, SCALE_NEIGHBOURS))
+    return total
+
+
+def csls(similarity: torch.Tensor, neighbours: int) -> torch.Tensor:
+    """2 s - r(q) - r(r), r the mean over a row's nearest of the other view (Conneau et al., ICLR 2018)."""
+    rows, columns = (
+        similarity.topk(min(neighbours, similarity.shape[dim]), dim=dim).values.mean(dim=dim, keepdim=True)
+        for dim in (1, 0)
+    )
+    return 2 * similarity - rows - columns
+
+
+def sinkhorn(logits: torch.Tensor, iterations: int) -> torch.Tensor:
+    """Log of a matrix [n, m] scaled towards equal column sums and rows that sum to 1 (Sinkhorn, 1964)."""
+    for _ in range(iterations):
+        logits = logits - logits.logsumexp(dim=0, keepdim=True)
+        logits = logits - logits.logsumexp(dim=1, keepdim=True)
+    return logits
+
+
+def _standardised(matrix: torch.Tensor) -> torch.Tensor:
+    return (matrix - matrix.mean()) / matrix.std().clamp(min=1e-12)
