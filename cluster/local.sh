@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # A Ray cluster on this machine, to use it as one uses a large one: a head and two workers, each a `ray start`
-# of its own with its own resources, token authentication on, everything on the loopback address.
+# of its own with its own resources. The dashboard is on the loopback address; Ray opens its other ports on all
+# of the machine's addresses, where the token guards them.
 #
 #   cluster/local.sh up
 #   cluster/local.sh submit --config FILE.toml --output DIR     # any arguments of `cvgl-ray train`
 #   cluster/local.sh down
 #
 # From the environment: CVGL_RAY_CLUSTER (folder of token, logs and process ids; short, as Ray's socket paths
-# lie below it), CVGL_RAY_PORT, CVGL_RAY_DASHBOARD_PORT, CVGL_RAY_CPUS (a worker's), CVGL_RAY_OBJECT_STORE
+# lie below it), CVGL_RAY_PORT (and the one after it), CVGL_RAY_DASHBOARD_PORT, CVGL_RAY_CPUS (a worker's), CVGL_RAY_OBJECT_STORE
 # (bytes, each process's).
 set -euo pipefail
 
@@ -24,6 +25,7 @@ start_limit_s=120
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/.ray/auth_token
 unset RAY_AUTH_TOKEN RAY_ADDRESS
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 RAY_USAGE_STATS_ENABLED=0
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # else each node waits half a minute when it is told to end
 
 fail() {
   echo "cluster/local.sh: $*" >&2
@@ -48,7 +50,7 @@ running() {
 start() {
   local node=$1
   shift
-  nohup ray start --block --node-ip-address=127.0.0.1 --object-store-memory="$object_store" \
+  nohup ray start --block --object-store-memory="$object_store" \
     --dashboard-agent-listen-port=0 "$@" >"$folder/$node.log" 2>&1 </dev/null &
   echo $! >"$folder/$node.pid"
 }
@@ -60,7 +62,7 @@ await() {
     if ! running "$node" || [ $((waited += 1)) -gt $((start_limit_s * 5)) ]; then
       tail -n 20 "$folder/$node.log" >&2
       down >/dev/null
-      fail "$node did not start within $start_limit_s s; its log is above and in $folder/$node.log"
+      fail "$node ended or did not start within $start_limit_s s; its log is above and in $folder/$node.log"
     fi
     sleep 0.2
   done
@@ -73,14 +75,13 @@ up() {
   done
   make_token
   set -m # a process group each: Ctrl-C in this terminal does not reach them
-  start head --head --port="$port" --num-cpus=0 --temp-dir="$folder/ray" --ray-client-server-port=0 \
+  start head --head --port="$port" --num-cpus=0 --temp-dir="$folder/ray" --ray-client-server-port=$((port + 1)) \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port"
   await head
-  for node in worker-1 worker-2; do
+  for node in worker-1 worker-2; do # one after the other: two at a time choose the same socket names
     start "$node" --address="127.0.0.1:$port" --num-cpus="$worker_cpus"
+    await "$node"
   done
-  await worker-1
-  await worker-2
   echo "cluster:   head and 2 workers with $worker_cpus CPUs each; logs in $folder"
   echo "dashboard: http://127.0.0.1:$dashboard_port (token: $RAY_AUTH_TOKEN_PATH)"
   echo "next:      cluster/local.sh submit --set dataset.root=/DATA --output DIR"
@@ -114,20 +115,26 @@ absolute() {
   esac
 }
 
-# The workers first, so that none reports the loss of its head.
+# The workers before their head, so that none reports its loss.
 down() {
-  local node pid waited=0
-  for node in worker-2 worker-1 head; do
-    running "$node" || continue
-    pid=$(cat "$folder/$node.pid")
-    kill -TERM "$pid"
-    while kill -0 "$pid" 2>/dev/null; do
-      [ $((waited += 1)) -le 150 ] || kill -KILL "$pid" 2>/dev/null || true
+  stop worker-2 worker-1
+  stop head
+  rm -f "$folder"/*.pid
+  echo "cluster:   stopped; logs stay in $folder"
+}
+
+# Ends nodes together; one that has not ended after 30 s is killed.
+stop() {
+  local node waited=0
+  for node in "$@"; do
+    ! running "$node" || kill -TERM "$(cat "$folder/$node.pid")"
+  done
+  for node in "$@"; do
+    while running "$node"; do
+      [ $((waited += 1)) -le 150 ] || kill -KILL "$(cat "$folder/$node.pid")" || true
       sleep 0.2
     done
   done
-  rm -f "$folder"/*.pid
-  echo "cluster:   stopped; logs stay in $folder"
 }
 
 case ${1-} in

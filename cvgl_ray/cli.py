@@ -133,6 +133,18 @@ def synth(output: Path, **options: Any) -> None:
     click.echo(f"world: {output}\nnext: cvgl-ray train --set dataset.root={output} --output DIR")
 
 
+@cli.command()
+@click.option("--output", type=click.Path(path_type=Path), default="runs/quickstart", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the world.")
+@click.option("--address", default="", help="A Ray cluster; default: join or start one here.")
+def quickstart(output: Path, seed: int, address: str) -> None:
+    """Render a small world, adapt to it without labels, evaluate on unseen places; no downloads."""
+    from cvgl_ray.distributed.quickstart import quickstart as run
+
+    _print_report(run(output, seed, address), output)
+    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+
+
 def _print_report(report: dict[str, Any], output: Path) -> None:
     from cvgl_ray.evaluation.report import markdown_table
 

@@ -37,10 +37,10 @@ class Section(BaseModel):
 class Dataset(Section):
     """Which images: a folder layout and its root."""
 
-    layout: Literal["university1652", "folders"] = "university1652"
+    layout: Literal["university1652", "folders"] = "university1652"  # how the folders are read
     root: str = ""  # local path or a URI that pyarrow.fs opens
-    query_view: str = "drone"
-    reference_view: str = "satellite"
+    query_view: str = "drone"  # names the folders of the images to be located
+    reference_view: str = "satellite"  # names the folders of the images to search
     distractors: tuple[str, ...] = ()  # folders of further reference images that join the gallery
 
     @model_validator(mode="after")
@@ -53,20 +53,21 @@ class Dataset(Section):
 class Backbone(Section):
     """The frozen timm model and which of its maps become the feature."""
 
-    name: str = "vit_base_patch14_dinov2.lvd142m"
+    name: str = "vit_base_patch14_dinov2.lvd142m"  # any timm model
     checkpoint: str = ""  # local file; empty: the hub's weights, or random ones where pretrained is false
-    pretrained: bool = True
+    pretrained: bool = True  # take the weights from timm's hub
     seed: Seed = 0  # of the random weights where pretrained is false and no checkpoint is given
-    layers: tuple[Layer, ...] = ("final",)  # "final", or a block's / a stage's index
+    layers: tuple[Layer, ...] = (-2, "final")  # "final", or a block's or stage's index, negative from the end
     facet: Literal["token", "query", "key", "value"] = "token"  # of a ViT block; "token" for a map
-    pooling: Literal["gem", "gem_signed", "mean", "max", "cls"] = "gem"
-    gem_power: Positive = 3.0
-    rings: tuple[Positive, ...] = ()  # outer radii, in half-sides, of rings pooled apart; (): the whole map
+    pooling: Literal["gem", "gem_signed", "mean", "max", "cls"] = "mean"  # tokens to one vector
+    gem_power: Positive = 3.0  # p of the generalised mean
+    # Outer radii, in half-sides, of rings around the centre that are pooled apart; empty: the whole map.
+    rings: tuple[Positive, ...] = (0.25, 0.5, 0.7, 0.9, 1.1, 1.5)
     normalize_tokens: bool = False  # L2-normalise each token before pooling, as the paper does
     image_size: Annotated[int, Field(ge=0)] = 0  # px; 0: the model's own
     crop_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # of the resized image; 0: the model's own
     interpolation: Literal["", "bilinear", "bicubic"] = ""  # "": the model's own
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the forward
 
     @model_validator(mode="after")
     def _layers_named(self) -> "Backbone":
@@ -82,7 +83,7 @@ class Backbone(Section):
 class Pretransform(Section):
     """What is done to an image of a view before the backbone; one forward per crop, orientation and flip."""
 
-    orientations: Literal[1, 2, 4, 8] = 1  # evenly spaced headings; their features are averaged
+    orientations: Literal[1, 2, 4, 8] = 1  # headings averaged: 0 and 90 degrees, all quarters, all eighths
     crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # central crops, share of the side
     flip: bool = False  # also the mirrored image
 
@@ -100,7 +101,7 @@ class Features(Section):
     table: str = ""  # Parquet file or folder (image_id, view, feature) that replaces extraction
     cache: str = ""  # folder of extracted features; empty: DIR/features
     batch_size: Count = 64  # images a forward batch
-    actors: Annotated[int, Field(ge=0)] = 0  # backbone actors; 0: one a GPU, else one a two CPUs
+    actors: Annotated[int, Field(ge=0)] = 0  # backbone actors; 0: one a GPU, else one a CPU
     max_rejected: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05  # share of broken images that is fatal above
 
 
@@ -109,18 +110,24 @@ class Adapter(Section):
 
     kind: Literal["attenuation", "linear"] = "attenuation"  # fitted in closed form, or learned by gradient
     norm: Literal["none", "view", "batch"] = "view"  # per-view centring, or the reference's shared BatchNorm
-    rank: Count = 512  # attenuation: directions at most
+    rank: Count = 512  # attenuation: how many directions at most
     shrinkage: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5  # attenuation: 1 leaves the features as they are
     width: Annotated[int, Field(ge=0)] = 0  # linear: embedding dimension; 0: the feature's own
     init: Literal["identity", "random"] = "identity"  # linear: of the encoder's matrix
-    residual: bool = False  # linear
+    residual: bool = False  # linear: add the feature to its code
 
     @model_validator(mode="after")
     def _kind_fits(self) -> "Adapter":
-        linear_only = {"width", "init", "residual"} & self.model_fields_set
-        if self.kind == "attenuation" and (linear_only or self.norm == "batch"):
-            wrong = 'norm "batch"' if self.norm == "batch" else ", ".join(sorted(linear_only))
-            raise ValueError(f'{wrong} needs kind = "linear", found kind "attenuation"')
+        if self.kind == "attenuation":
+            fields = type(
+                self
+            ).model_fields  # values count, not who set them: a resolved configuration sets all
+            wrong = [
+                key for key in ("width", "init", "residual") if getattr(self, key) != fields[key].default
+            ]
+            wrong += ['norm "batch"'] if self.norm == "batch" else []
+            if wrong:
+                raise ValueError(f'{", ".join(wrong)} needs kind = "linear", found kind "attenuation"')
         if self.residual and self.width:
             raise ValueError(
                 f"residual needs width = 0 (the feature's own dimension), found width {self.width}"
@@ -135,9 +142,9 @@ class EStep(Section):
     neighbourhood: NotNegative = 0.3  # weight of the neighbours' matches; 0: rows are matched one by one
 
     rows: Annotated[int, Field(ge=0)] = 0  # 0: all rows; n: a random batch of n rows of each view a round
-    scores: Literal["cosine", "csls"] = "csls"
+    scores: Literal["cosine", "csls"] = "csls"  # csls corrects the cosine for hubs
     neighbours: Count = 5  # of CSLS's local scale
-    match: Literal["argmax", "mutual"] = "mutual"
+    match: Literal["argmax", "mutual"] = "mutual"  # whether both sides must agree
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
     index: str = "Flat"  # a faiss index_factory string, inner product; for neighbourhood = 0
 
@@ -153,24 +160,24 @@ class EStep(Section):
 class MStep(Section):
     """How the adapter is updated."""
 
-    rounds: Count = 3
-    steps_per_round: Count = 10
+    rounds: Count = 3  # E-steps, each with its M-step
+    steps_per_round: Count = 10  # linear, as are all below: optimiser updates a round
     batch_size: Annotated[int, Field(ge=2)] = 512  # pairs a step, over all workers
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    learning_rate: Positive = 2e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 1
+    optimizer: Literal["adamw", "adam"] = "adamw"  # weight decay 0.01 or none
+    learning_rate: Positive = 2e-4  # at its peak; half a cosine follows the warm-up
+    warmup_steps: Annotated[int, Field(ge=0)] = 1  # from 0 up to the learning rate
     clip_value: Positive = 100.0  # each gradient entry is clipped to +- this
     temperature: Positive = 1 / 14.28  # InfoNCE's at the start
-    learn_temperature: bool = True
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    learn_temperature: bool = True  # or keep it as it starts
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1  # of InfoNCE's targets
 
 
 class Loss(Section):
     """Weights of the loss terms; InfoNCE has weight 1."""
 
-    reconstruction: Literal["l1", "l2"] = "l2"
-    reconstruction_weight: NotNegative = 1.0
-    orthogonality_weight: NotNegative = 0.0
+    reconstruction: Literal["l1", "l2"] = "l2"  # distance to the frozen feature
+    reconstruction_weight: NotNegative = 1.0  # of the reconstruction
+    orthogonality_weight: NotNegative = 0.0  # of the encoder's distance from an isometry
 
 
 class Run(Section):
@@ -178,7 +185,7 @@ class Run(Section):
 
     workers: Count = 1  # Ray Train workers
     gpu: bool = False  # one GPU a worker, and for each backbone actor
-    seed: Seed = 0
+    seed: Seed = 0  # of initial weights and batches
     max_failures: Annotated[int, Field(ge=0)] = 3  # worker failures survived before the run gives up
 
 

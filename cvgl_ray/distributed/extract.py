@@ -1,16 +1,15 @@
-"""Frozen features by Ray Data: images are read and decoded on CPUs, a pool of actors holds the backbone.
+"""Bring the feature store up to date with a catalog: which images lack a row, which are broken.
 
-One Ray Data row is one batch of images, cut from the digests in sorted order. A batch therefore never depends
-on folder names, on the number of workers or on what was interrupted before, and neither do its features.
+Batches are cut from the image digests in sorted order. A batch therefore never depends on folder names, on
+the number of workers or on what was interrupted before, and neither do its features.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -18,16 +17,13 @@ import ray
 from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config
-from cvgl_ray.distributed import session
+from cvgl_ray.distributed.pixel_pipeline import run_batches
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.backbone import FrozenBackbone
-from cvgl_ray.features.pixels import BrokenImageError, decode
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore, FeatureTable, file_digest, write_atomically
 
 log = logging.getLogger(__name__)
 
-ROWS_A_PART = 4096  # rows gathered before a part file is written
 FILES_A_TASK = 512  # files hashed by one task
 REJECTED = pa.schema([(name, pa.string()) for name in ("image_id", "uri", "view", "reason")])
 
@@ -64,7 +60,7 @@ def extract(catalog: Catalog, config: Config, root: Path, rejected_path: Path) -
     _announce(catalog, config, batches)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
     if batches:
-        reasons |= _run(batches, backbone, config, stores)
+        reasons |= run_batches(batches, backbone, config, stores)
     result.rejected = _rejected(catalog, digests, reasons)
     result.extracted -= len({digest for digest in reasons if not digest.startswith("!")})
     result.reused = len(catalog) - result.extracted - len(result.rejected)
@@ -137,110 +133,6 @@ def _announce(catalog: Catalog, config: Config, batches: list[dict[str, Any]]) -
         forwards,
         each,
     )
-
-
-def _run(
-    batches: list[dict[str, Any]], backbone: FrozenBackbone, config: Config, stores: dict[str, FeatureStore]
-) -> dict[str, str]:
-    """Extract the batches into the stores; returns digest -> reason of the images that are broken."""
-    on_gpu = config.run.gpu
-    actors = config.features.actors or (
-        session.cluster_gpus() if on_gpu else max(1, session.cluster_cpus() // 2)
-    )
-    shared = ray.put(backbone)
-    crops = {
-        config.dataset.query_view: config.pretransform.query.crops,
-        config.dataset.reference_view: config.pretransform.reference.crops,
-    }
-    pretransforms = {
-        config.dataset.query_view: pretransform_of(config.pretransform.query),
-        config.dataset.reference_view: pretransform_of(config.pretransform.reference),
-    }
-    prepared = (
-        ray.data.from_items(batches, override_num_blocks=len(batches))
-        .map(_Decode(shared, crops), num_cpus=1)
-        .map(
-            _Embed,  # type: ignore[arg-type]  # Ray constructs the class in its actors
-            fn_constructor_args=(shared, pretransforms, "cuda" if on_gpu else "cpu"),
-            compute=ray.data.ActorPoolStrategy(size=max(1, actors)),
-            num_cpus=0 if on_gpu else 1,
-            num_gpus=1 if on_gpu else 0,
-        )
-    )
-    reasons: dict[str, str] = {}
-    writers = {view: _PartWriter(store) for view, store in stores.items()}
-    try:
-        for row in prepared.iter_rows():
-            reasons |= dict(zip(row["broken"], row["reasons"], strict=True))
-            writers[row["view"]].add(row)
-    finally:  # an interrupted extraction keeps what came back
-        for writer in writers.values():
-            writer.flush()
-    return reasons
-
-
-class _Decode:
-    """Ray Data task: one batch of files -> prepared pixels [n, crops, 3, H, W] uint8, and the broken ones."""
-
-    def __init__(self, backbone: ray.ObjectRef, crops: Mapping[str, Sequence[float]]) -> None:
-        self.backbone, self.crops = backbone, crops
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        backbone: FrozenBackbone = ray.get(self.backbone)
-        pixels, kept, broken, reasons = [], [], [], []
-        for row, (digest, uri) in enumerate(zip(batch["digests"], batch["uris"], strict=True)):
-            try:
-                pixels.append(backbone.prepare(decode(read_bytes(uri)), self.crops[batch["view"]]))
-                kept.append(row)
-            except (BrokenImageError, OSError) as error:
-                broken.append(digest)
-                reasons.append(str(error))
-        return {
-            "view": batch["view"],
-            "digests": [batch["digests"][row] for row in kept],
-            "image_ids": [batch["image_ids"][row] for row in kept],
-            "pixels": np.stack(pixels) if pixels else np.zeros((0, 1, 3, 1, 1), np.uint8),
-            "broken": broken,
-            "reasons": reasons,
-        }
-
-
-class _Embed:
-    """Ray Data actor: holds the backbone; pixels -> features."""
-
-    def __init__(self, backbone: ray.ObjectRef, pretransforms: dict[str, Any], device: str) -> None:
-        self.backbone: FrozenBackbone = ray.get(backbone)
-        self.backbone.to(device)
-        self.pretransforms = pretransforms
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        pixels = batch.pop("pixels")
-        batch["features"] = (
-            self.backbone.embed(pixels, self.pretransforms[batch["view"]]).astype(np.float16)
-            if len(pixels)
-            else np.zeros((0, 0), np.float16)
-        )
-        return batch
-
-
-class _PartWriter:
-    """Gathers batches of one view into part files of a few thousand rows."""
-
-    def __init__(self, store: FeatureStore) -> None:
-        self.store = store
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, row: dict[str, Any]) -> None:
-        if len(row["digests"]):
-            self.rows.append(row)
-        if sum(len(kept["digests"]) for kept in self.rows) >= ROWS_A_PART:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.rows:
-            digests, ids = ([x for row in self.rows for x in row[key]] for key in ("digests", "image_ids"))
-            self.store.append(digests, ids, np.concatenate([row["features"] for row in self.rows]))
-            self.rows = []
 
 
 def _rejected(catalog: Catalog, digests: Sequence[str], reasons: dict[str, str]) -> list[dict[str, str]]:

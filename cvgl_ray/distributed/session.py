@@ -20,7 +20,8 @@ def connect(address: str = "") -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
-        ray.init(address=address or None, logging_level=logging.WARNING)
+        # What workers print stays in Ray's log files: their errors come back by themselves.
+        ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`"

@@ -85,4 +85,4 @@ def sinkhorn(logits: torch.Tensor, iterations: int) -> torch.Tensor:
 
 
 def _standardised(matrix: torch.Tensor) -> torch.Tensor:
-    return (matrix - matrix.mean()) / matrix.std().clamp(min=1e-12)
+    return (matrix - matrix.mean()) / matrix.std(correction=0).clamp(min=1e-12)

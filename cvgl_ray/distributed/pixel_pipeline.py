@@ -1,0 +1,136 @@
+"""Pixels to features by Ray Data: images are decoded on CPUs, a pool of actors holds the backbone.
+
+One Ray Data row is one batch of images, so that a batch stays whole whatever Ray does with blocks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayTaskError
+
+from cvgl_ray.catalog.filesystem import read_bytes
+from cvgl_ray.config import Config
+from cvgl_ray.distributed import session
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.backbone import FrozenBackbone
+from cvgl_ray.features.pixels import BrokenImageError, decode
+from cvgl_ray.features.recipe import pretransform_of
+from cvgl_ray.features.store import FeatureStore
+
+ROWS_A_PART = 4096  # rows gathered before a part file is written
+
+
+def run_batches(
+    batches: list[dict[str, Any]], backbone: FrozenBackbone, config: Config, stores: dict[str, FeatureStore]
+) -> dict[str, str]:
+    """Extract batches {view, digests, uris, image_ids} into the stores, by view.
+
+    Returns digest -> reason of the images that are broken. What came back is kept when it is interrupted.
+    """
+    reasons: dict[str, str] = {}
+    writers = {view: _PartWriter(store) for view, store in stores.items()}
+    try:
+        for row in _pipeline(batches, backbone, config).iter_rows():
+            reasons |= dict(zip(row["broken"], row["reasons"], strict=True))
+            writers[row["view"]].add(row)
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from error
+        raise
+    finally:
+        for writer in writers.values():
+            writer.flush()
+    return reasons
+
+
+def _pipeline(batches: list[dict[str, Any]], backbone: FrozenBackbone, config: Config) -> ray.data.Dataset:
+    """Batches -> rows {view, digests, image_ids, features, broken, reasons}."""
+    gpu = config.run.gpu
+    # On CPUs Ray fuses both steps into the actors, so one actor a core keeps every core at work.
+    actors = config.features.actors or (session.cluster_gpus() if gpu else session.cluster_cpus())
+    shared = ray.put(backbone)
+    views = (
+        (config.dataset.query_view, config.pretransform.query),
+        (config.dataset.reference_view, config.pretransform.reference),
+    )
+    return (
+        ray.data.from_items(batches, override_num_blocks=len(batches))
+        .map(_Decode(shared, {view: section.crops for view, section in views}), num_cpus=1)
+        .map(
+            _Embed,  # type: ignore[arg-type]  # Ray constructs the class in its actors
+            fn_constructor_args=(
+                shared,
+                {view: pretransform_of(section) for view, section in views},
+                "cuda" if gpu else "cpu",
+            ),
+            compute=ray.data.ActorPoolStrategy(size=max(1, actors)),
+            num_cpus=0 if gpu else 1,
+            num_gpus=1 if gpu else 0,
+        )
+    )
+
+
+class _Decode:
+    """Ray Data task: one batch of files -> prepared pixels [n, crops, 3, H, W] uint8, and the broken ones."""
+
+    def __init__(self, backbone: ray.ObjectRef, crops: Mapping[str, Sequence[float]]) -> None:
+        self.backbone, self.crops = backbone, crops
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        backbone: FrozenBackbone = ray.get(self.backbone)
+        pixels, kept, broken, reasons = [], [], [], []
+        for row, (digest, uri) in enumerate(zip(batch["digests"], batch["uris"], strict=True)):
+            try:
+                pixels.append(backbone.prepare(decode(read_bytes(uri)), self.crops[batch["view"]]))
+                kept.append(row)
+            except (BrokenImageError, OSError) as error:
+                broken.append(digest)
+                reasons.append(str(error))
+        return {
+            "view": batch["view"],
+            "digests": [batch["digests"][row] for row in kept],
+            "image_ids": [batch["image_ids"][row] for row in kept],
+            "pixels": np.stack(pixels) if pixels else np.zeros((0, 1, 3, 1, 1), np.uint8),
+            "broken": broken,
+            "reasons": reasons,
+        }
+
+
+class _Embed:
+    """Ray Data actor: holds the backbone; pixels -> features."""
+
+    def __init__(self, backbone: ray.ObjectRef, pretransforms: dict[str, Any], device: str) -> None:
+        self.backbone: FrozenBackbone = ray.get(backbone)
+        self.backbone.to(device)
+        self.pretransforms = pretransforms
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        pixels = batch.pop("pixels")
+        batch["features"] = (
+            self.backbone.embed(pixels, self.pretransforms[batch["view"]]).astype(np.float16)
+            if len(pixels)
+            else np.zeros((0, 0), np.float16)
+        )
+        return batch
+
+
+class _PartWriter:
+    """Gathers batches of one view into part files of a few thousand rows."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        if len(row["digests"]):
+            self.rows.append(row)
+        if sum(len(kept["digests"]) for kept in self.rows) >= ROWS_A_PART:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.rows:
+            digests, ids = ([x for row in self.rows for x in row[key]] for key in ("digests", "image_ids"))
+            self.store.append(digests, ids, np.concatenate([row["features"] for row in self.rows]))
+            self.rows = []

@@ -1,0 +1,193 @@
+"""Run a grid of named configurations over cached features, several seeds each, without Ray.
+
+    python experiments/ablation.py GRID.toml --config BASE.toml --set dataset.root=DIR --output DIR
+
+DIR is the output of `cvgl-ray extract`. Each finished configuration and seed becomes one line of
+DIR/ablation.jsonl; started again, the command does what is missing, then prints a Markdown table over the
+seeds. Labels are read for the recalls alone, after a configuration's adapter is fixed.
+"""
+
+import json
+import os
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache, lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from cvgl_ray.catalog import layouts
+from cvgl_ray.catalog.filesystem import read_bytes
+from cvgl_ray.catalog.table import Catalog
+from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
+from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.loop import fit
+from cvgl_ray.em.views import QUERY, REFERENCE
+from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.protocols import directions, evaluate_direction
+from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
+from cvgl_ray.features.store import FeatureStore, FeatureTable, file_digest, select, write_atomically
+
+SCORES = ("mutual", "coverage", "margin")  # label-free, of the last E-step
+
+
+def read_grid(path: Path) -> dict[str, list[str]]:
+    """Configuration name -> overrides, parts filled in; InputError for an unknown part."""
+    try:
+        grid = tomllib.loads(path.read_text(encoding="utf-8"))
+        parts, configurations = grid.get("parts", {}), grid["configurations"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"grid {path} cannot be read ({error}); it needs a table [configurations]"
+        ) from error
+    unknown = {x for items in configurations.values() for x in items if "=" not in x} - set(parts)
+    if unknown:
+        raise InputError(f"grid {path} has no part {sorted(unknown)[0]!r}; its parts are: {', '.join(parts)}")
+    return {
+        name: [override for item in items for override in ([item] if "=" in item else parts[item])]
+        for name, items in configurations.items()
+    }
+
+
+@lru_cache(maxsize=1)  # configurations of the same features follow each other
+def load_features(
+    dataset: Dataset, backbone: Backbone, pretransform: Pretransforms, root: Path
+) -> tuple[Catalog, dict[str, FeatureTable]]:
+    """The images that have features in the store below `root`, and these features by view."""
+    catalog = layouts.scan(
+        dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
+    )
+    model = build_backbone(backbone)
+    tables = {}
+    views = {dataset.query_view: pretransform.query, dataset.reference_view: pretransform.reference}
+    for view, section in views.items():
+        images = catalog.select(view=view)
+        store = FeatureStore(root, view, recipe(model, backbone, section))
+        tables[view] = store.load(images.image_ids, [_digest(uri) for uri in images.uris])
+    known = pa.array([name for table in tables.values() for name in table.image_ids])
+    return Catalog(catalog.rows.filter(pc.is_in(catalog.rows["image_id"], known))), tables
+
+
+@cache
+def _digest(uri: str) -> str:
+    return file_digest(read_bytes(uri))
+
+
+def run_one(name: str, config: Config, root: Path) -> dict[str, Any]:
+    """Fit and evaluate one configuration with one seed; a line of the log."""
+    dataset = config.dataset
+    catalog, tables = load_features(dataset, config.backbone, config.pretransform, root)
+    query, reference = (
+        select(tables[view], catalog.select(view=view, split="train").image_ids).features
+        for view in (dataset.query_view, dataset.reference_view)
+    )
+    started = time.perf_counter()
+    learner, rounds = fit(query, reference, config)
+    line = {"name": name, "config": config.model_dump(mode="json"), "seconds": time.perf_counter() - started}
+    line["fitted"] = sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre")
+    line["scores"] = {key: rounds[-1].scalars[f"em/{key}"] for key in SCORES}
+    line["R@1"] = recalls(catalog, tables, dataset, learner.adapter)
+    return line
+
+
+def recalls(
+    catalog: Catalog, tables: dict[str, FeatureTable], dataset: Dataset, adapter: ViewCentred
+) -> list[float]:
+    """R@1 in percent, by cosine, of each direction of the data set."""
+    labels = layouts.load_labels(dataset.layout, dataset.root, catalog)
+    if labels is None:
+        raise InputError(f"{dataset.root} has no labels, and the table's figures are recalls; give some")
+    roles = {dataset.query_view: QUERY, dataset.reference_view: REFERENCE}
+    found = []
+    for direction in directions(catalog, dataset.query_view, dataset.reference_view):
+        sides = []
+        for images in (direction.queries, direction.gallery):
+            view = images.rows["view"][0].as_py()
+            rows = select(tables[view], images.image_ids).features
+            sides.append(torch.from_numpy(embed(adapter, rows, roles[view])))
+        found.append(float(evaluate_direction(direction, sides[0], sides[1], labels)["R@1"]))
+    return found
+
+
+def forwards(config: dict[str, Any]) -> str:
+    """Backbone forwards an image of the query and of the reference view."""
+    views = Pretransforms.model_validate(config["pretransform"])
+    return f"{pretransform_of(views.query).forwards} / {pretransform_of(views.reference).forwards}"
+
+
+def markdown(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Rows of the table: mean and standard deviation (of the population of seeds) a configuration."""
+    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for line in lines:
+        runs[line["name"]].append(line)
+    yield f"| configuration | q->r | r->q | {' | '.join(SCORES)} | seconds | fitted | forwards | seeds |"
+    yield "|:--" + "|--:" * (7 + len(SCORES)) + "|"
+    for name, done in runs.items():
+        recall = np.array([line["R@1"] for line in done])
+        cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(recall.mean(0), recall.std(0), strict=True)]
+        cells += [f"{np.mean([line['scores'][score] for line in done]):.2f}" for score in SCORES]
+        cells += [f"{np.mean([line['seconds'] for line in done]):.1f}", f"{done[0]['fitted'] / 1e6:.1f} M"]
+        yield f"| {name} | {' | '.join(cells)} | {forwards(done[0]['config'])} | {len(done)} |"
+
+
+def key(name: str, config: dict[str, Any]) -> str:
+    """What a line of the log is known by: another name, configuration or seed is another line."""
+    return json.dumps([name, config], sort_keys=True)
+
+
+def run_all(jobs: list[tuple[str, Config]], root: Path, processes: int) -> Iterator[dict[str, Any]]:
+    """The lines of all jobs as they finish, those of one feature set after each other."""
+    jobs = sorted(jobs, key=lambda job: (repr(job[1].backbone), repr(job[1].pretransform)))
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    # Spawned processes import NumPy and faiss anew, and these read it then.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
+        futures = [pool.submit(run_one, name, config, root) for name, config in jobs]
+        for number, future in enumerate(as_completed(futures), start=1):
+            click.echo(f"{number} of {len(jobs)}: {future.result()['name']}", err=True)
+            yield future.result()
+
+
+@click.command()
+@click.argument("grid", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--config", "base", type=click.Path(exists=True, dir_okay=False), default=None)
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE")
+@click.option("--output", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--processes", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(min=1))
+def main(
+    grid: Path, base: str | None, overrides: tuple[str, ...], output: Path, seeds: int, processes: int
+) -> None:
+    """Run the configurations of GRID on the features in OUTPUT and print their table."""
+    wanted = {}
+    for name, items in read_grid(grid).items():
+        for seed in range(seeds):
+            config = load_config(base, (*overrides, *items, f"run.seed={seed}"))
+            wanted[key(name, config.model_dump(mode="json"))] = (name, config)
+    log = output / "ablation.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    done = {key(line["name"], line["config"]): line for line in lines}
+    missing = [job for identity, job in wanted.items() if identity not in done]
+    for line in run_all(missing, output / "features", processes):
+        done[key(line["name"], line["config"])] = line
+        text = "".join(json.dumps(each) + "\n" for each in done.values())
+        write_atomically(log, lambda path, text=text: path.write_text(text))  # type: ignore[misc]
+    click.echo("\n".join(markdown(done[identity] for identity in wanted)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        raise SystemExit(f"ablation: {error}") from error
