@@ -3,6 +3,7 @@
 One Ray Data row is one batch of images, so that a batch stays whole whatever Ray does with blocks.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,9 @@ from cvgl_ray.features.pixels import BrokenImageError, decode
 from cvgl_ray.features.recipe import pretransform_of
 from cvgl_ray.features.store import FeatureStore
 
-ROWS_A_PART = 4096  # rows gathered before a part file is written
+# A part file is written when so many rows are gathered, or after so long: what a killed run loses.
+ROWS_A_PART = 4096
+SECONDS_A_PART = 30.0
 
 
 def run_batches(
@@ -122,11 +125,13 @@ class _PartWriter:
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
         self.rows: list[dict[str, Any]] = []
+        self.flushed = time.monotonic()
 
     def add(self, row: dict[str, Any]) -> None:
         if len(row["digests"]):
             self.rows.append(row)
-        if sum(len(kept["digests"]) for kept in self.rows) >= ROWS_A_PART:
+        full = sum(len(kept["digests"]) for kept in self.rows) >= ROWS_A_PART
+        if full or time.monotonic() - self.flushed > SECONDS_A_PART:
             self.flush()
 
     def flush(self) -> None:
@@ -134,3 +139,4 @@ class _PartWriter:
             digests, ids = ([x for row in self.rows for x in row[key]] for key in ("digests", "image_ids"))
             self.store.append(digests, ids, np.concatenate([row["features"] for row in self.rows]))
             self.rows = []
+        self.flushed = time.monotonic()

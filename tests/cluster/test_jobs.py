@@ -96,12 +96,14 @@ def finish(process: subprocess.Popen[str], limit_s: float) -> tuple[int, str]:
 def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="cvgl-", dir="/tmp"))  # short: Ray's socket paths lie below it
     cluster = Cluster(folder)
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))  # and clean up first
     try:
         code, output = cluster.run("up", limit_s=180)
         assert code == 0, output
         yield cluster
     finally:
         cluster.run("down", limit_s=120)
+        signal.signal(signal.SIGTERM, before)
         shutil.rmtree(folder, ignore_errors=True)
 
 

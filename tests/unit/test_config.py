@@ -1,5 +1,7 @@
 """The configuration: what a file and `--set` give, and how each mistake is named."""
 
+import itertools
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ def test_no_file_gives_the_defaults():
     assert Config().backbone.name == "vit_base_patch14_dinov2.lvd142m"
 
 
-def test_the_resolved_configuration_reads_back_the_same():
-    config = load_config(None, ("backbone.layers=[1, 2]", "pretransform.query.crops=[1.0, 0.8]"))
+@pytest.mark.parametrize("kind", ["attenuation", "linear"])
+def test_the_resolved_configuration_reads_back_the_same(kind):
+    overrides = (f"adapter.kind={kind}", "backbone.layers=[1, 2]", "pretransform.query.crops=[1.0, 0.8]")
+    config = load_config(None, overrides)
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
@@ -112,12 +116,25 @@ def test_an_override_of_another_form_is_refused(override):
         (["backbone.rings=[1.0, 0.5]"], r"rings \[1\.0, 0\.5\] must rise"),
         (["backbone.rings=[0.5, 0.5]"], "must rise"),
         (["backbone.rings=[0.5]", "backbone.pooling=cls"], "need a pooling of patches, not 'cls'"),
-        (["adapter.residual=true", "adapter.width=64"], "residual needs width = 0 .*found width 64"),
+        (
+            ["adapter.kind=linear", "adapter.residual=true", "adapter.width=64"],
+            "residual needs width = 0 .*found width 64",
+        ),
+        (["adapter.width=64"], 'width needs kind = "linear", found kind "attenuation"'),
+        (["adapter.residual=true", "adapter.init=random"], 'init, residual needs kind = "linear"'),
+        (["adapter.norm=batch"], 'norm "batch" needs kind = "linear"'),
+        (["estep.rows=5"], 'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"'),
+        (["estep.index=IVF4,Flat"], "'estep': neighbourhood needs all rows"),
     ],
 )
 def test_an_impossible_combination_is_refused(overrides, message):
     with pytest.raises(InputError, match=message):
         load_config(None, tuple(overrides))
+
+
+def test_rows_and_an_index_go_with_no_neighbourhood():
+    config = load_config(None, ("estep.neighbourhood=0", "estep.rows=5", "estep.index=IVF4,Flat"))
+    assert (config.estep.rows, config.estep.index) == (5, "IVF4,Flat")
 
 
 def test_a_section_given_as_a_value_is_refused(tmp_path):
@@ -150,4 +167,9 @@ def test_a_configuration_is_frozen():
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
 def test_every_experiment_loads(path):
-    load_config(path)
+    tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    if "configurations" not in tree:
+        load_config(path)
+    for items in tree.get("configurations", {}).values():  # of a grid: overrides, and names of more of them
+        parts = [[item] if "=" in item else tree["parts"][item] for item in items]
+        load_config(None, tuple(itertools.chain(*parts)))

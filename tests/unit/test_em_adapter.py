@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvgl_ray.em.adapter import Adapter, GlobalBatchNorm
+from cvgl_ray.em.adapter import LinearAdapter, GlobalBatchNorm
 from cvgl_ray.em.embedding import embed, take
 from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows, view_mean
 
@@ -23,33 +23,33 @@ def features(count=10, dimension=8, shift=2.0):
 def test_round_zero_sees_the_centred_frozen_features(view):
     rows = features()
     centre = torch.randn(2, 8)
-    z = Adapter(8, centre=centre)(rows, view)
+    z = LinearAdapter(8, centre=centre)(rows, view)
     torch.testing.assert_close(z, F.normalize(F.normalize(rows, dim=-1) - centre[view], dim=-1))
-    torch.testing.assert_close(Adapter(8, norm="none", centre=centre)(rows, view), F.normalize(rows, dim=-1))
+    torch.testing.assert_close(LinearAdapter(8, norm="none", centre=centre)(rows, view), F.normalize(rows, dim=-1))
 
 
 def test_narrow_and_wide_identity():
     rows = features()
     unit = F.normalize(rows, dim=-1)
-    wide = Adapter(8, 11, norm="none")
+    wide = LinearAdapter(8, 11, norm="none")
     z = wide(rows, QUERY)
     torch.testing.assert_close(z[:, :8], unit)
     assert not z[:, 8:].any()
     torch.testing.assert_close(wide.decode(wide.encode(unit)), unit)
-    narrow = Adapter(8, 5, norm="none")
+    narrow = LinearAdapter(8, 5, norm="none")
     torch.testing.assert_close(narrow(rows, QUERY), F.normalize(unit[:, :5], dim=-1))
     torch.testing.assert_close(narrow.decode(narrow.encode(unit))[:, :5], unit[:, :5])
 
 
 def test_residual_adds_the_feature_to_the_code():
-    plain, residual = Adapter(8, norm="none", init="random"), Adapter(8, norm="none", residual=True)
+    plain, residual = LinearAdapter(8, norm="none", init="random"), LinearAdapter(8, norm="none", residual=True)
     residual.load_state_dict(plain.state_dict())
     unit = F.normalize(features(), dim=-1)
     torch.testing.assert_close(residual.encode(unit), plain.encode(unit) + unit)
 
 
 def test_random_init_is_no_identity_and_embeddings_are_unit_rows():
-    adapter = Adapter(8, 6, init="random", norm="batch")
+    adapter = LinearAdapter(8, 6, init="random", norm="batch")
     z = adapter(features(), QUERY)
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(10))
     assert not torch.equal(adapter.encoder.weight, torch.eye(6, 8))
@@ -86,7 +86,7 @@ def test_a_filler_row_does_not_count_in_the_statistics():
 
 
 def test_looking_does_not_move_the_running_statistics():
-    adapter = Adapter(8, norm="batch")
+    adapter = LinearAdapter(8, norm="batch")
     before = {name: value.clone() for name, value in adapter.state_dict().items()}
     matrix = features().numpy()
     adapter.train()
@@ -98,7 +98,7 @@ def test_looking_does_not_move_the_running_statistics():
 
 @pytest.mark.parametrize("norm", ["view", "batch"])
 def test_embedding_in_chunks_changes_nothing(norm):
-    adapter = Adapter(8, 5, norm=norm, init="random")
+    adapter = LinearAdapter(8, 5, norm=norm, init="random")
     matrix = features(23).numpy().astype(np.float16)
     rows = np.array([22, 0, 5, 5, 9])
     for mode in (True, False):
@@ -129,4 +129,4 @@ def test_view_mean_is_the_mean_of_unit_rows():
 
 def test_a_zero_row_stays_zero():
     np.testing.assert_array_equal(unit_rows(np.array([[0, 0], [3, 4]])), np.float32([[0, 0], [0.6, 0.8]]))
-    assert not Adapter(2, norm="none")(torch.zeros(1, 2), QUERY).any()
+    assert not LinearAdapter(2, norm="none")(torch.zeros(1, 2), QUERY).any()

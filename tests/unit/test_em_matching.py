@@ -1,10 +1,14 @@
 """Index and matching against dense score matrices."""
 
+import math
+
 import numpy as np
 import pytest
+import torch
 
 from cvgl_ray.em.index import build_index, search
-from cvgl_ray.em.matching import PseudoLabels, best_two, csls_hubness, is_mutual, pseudo_labels
+from cvgl_ray.em.matching import PseudoLabels, csls_hubness, is_mutual, nearest, pseudo_labels
+from cvgl_ray.em.neighbourhood import MAX_ENTRIES, neighbourhood_scores, view_graph
 from cvgl_ray.em.views import unit_rows
 from cvgl_ray.errors import InputError
 
@@ -27,12 +31,15 @@ def dense_scores(query, reference, scores, neighbours):
 def naive_labels(cosine, score, match, threshold):
     """(of_query, of_reference) by loops over a dense score matrix."""
     best_q, best_r = score.argmax(1), score.argmax(0)
+    room_q, room_r = (math.ceil(a / b) for a, b in (score.shape[::-1], score.shape))
     of_query, of_reference = np.full(len(best_q), -1), np.full(len(best_r), -1)
     for q, r in enumerate(best_q):
-        if cosine[q, r] > threshold and (match == "argmax" or best_r[r] == q):
+        accepts = match == "argmax" or (score[:, r] > score[q, r]).sum() < room_r
+        if cosine[q, r] > threshold and accepts:
             of_query[q] = r
     for r, q in enumerate(best_r):
-        if cosine[q, r] > threshold and (match == "argmax" or best_q[q] == r):
+        accepts = match == "argmax" or (score[q] > score[q, r]).sum() < room_q
+        if cosine[q, r] > threshold and accepts:
             of_reference[r] = q
     return of_query, of_reference
 
@@ -59,6 +66,47 @@ def test_pseudo_labels_equal_a_dense_oracle(sizes, scores, match):
         np.testing.assert_allclose(labels.margin, best - second, atol=1e-5)
     else:
         assert not labels.margin.any()
+
+
+@pytest.mark.parametrize("scores", ["cosine", "csls"])
+def test_pseudo_labels_of_neighbourhoods_equal_a_dense_oracle(scores):
+    query, reference = rows(31, seed=1, offset=0.3), rows(12, seed=2, offset=0.3)
+    graphs = view_graph(query), view_graph(reference)
+    dense = torch.from_numpy(dense_scores(query, reference, scores, neighbours=4))
+    score = neighbourhood_scores(dense.float(), graphs, 0.5).numpy()
+    labels = pseudo_labels(
+        query, reference, scores=scores, neighbours=4, threshold=0.2, neighbourhood=0.5, graphs=graphs
+    )
+    of_query, of_reference = naive_labels(query @ reference.T, score, "mutual", 0.2)
+    np.testing.assert_array_equal(labels.best_of_query, score.argmax(1))
+    np.testing.assert_array_equal(labels.best_of_reference, score.argmax(0))
+    np.testing.assert_array_equal(labels.of_query, of_query)
+    np.testing.assert_array_equal(labels.of_reference, of_reference)
+    second, best = np.sort(score, axis=1)[:, -2:].T
+    np.testing.assert_allclose(labels.margin, best - second, atol=1e-3)
+    assert (pseudo_labels(query, reference, scores=scores).best_of_query != labels.best_of_query).any()
+
+
+def test_a_score_matrix_too_large_for_neighbourhoods_is_refused():
+    side = math.isqrt(MAX_ENTRIES) + 1
+    query = np.broadcast_to(np.float32([1, 0]), (side, 2))  # no memory before the refusal
+    with pytest.raises(InputError, match=rf"{side} x {side}.*set estep\.neighbourhood = 0"):
+        pseudo_labels(query, query, neighbourhood=0.3, graphs=(None, None))
+
+
+@pytest.mark.parametrize("scores", ["cosine", "csls"])
+def test_mutual_keeps_all_images_of_a_place(scores):
+    """Three queries a place: each reference has room for three, unless distractors leave room for one."""
+    places = np.eye(4, 12)
+    query = np.repeat(places, 3, axis=0) + 0.1 * np.random.default_rng(0).normal(size=(12, 12))
+    distractors = np.eye(12)[4:]
+    for reference, siblings in ((places, 3), (np.vstack([places, distractors]), 1)):
+        labels = pseudo_labels(unit_rows(query), unit_rows(reference), scores=scores, neighbours=1)
+        np.testing.assert_array_equal(labels.best_of_query, np.repeat(np.arange(4), 3))
+        labelled = labels.of_query >= 0
+        np.testing.assert_array_equal(labels.of_query[labelled], np.repeat(np.arange(4), siblings))
+        back = pseudo_labels(unit_rows(reference), unit_rows(query), scores=scores, neighbours=1)
+        np.testing.assert_array_equal(back.of_reference, labels.of_query)  # the views' roles are symmetric
 
 
 def test_csls_counts_only_the_neighbours_that_exist():
@@ -108,13 +156,15 @@ def test_labels_survive_tensors_also_where_their_arrays_are_read_only():
         assert getattr(back, name).dtype == array.dtype
 
 
-def test_best_two_leaves_out_the_rows_own_term():
+def test_nearest_leaves_out_the_rows_own_term():
     query, reference = rows(10, seed=7), rows(6, seed=8)
     hubness = np.linspace(0, 1, 6, dtype=np.float32)
-    score = np.sort(query @ reference.T - hubness, axis=1)
-    best, lead = best_two(query, reference, hubness)
-    np.testing.assert_array_equal(best, (query @ reference.T - hubness).argmax(1))
-    np.testing.assert_allclose(lead, score[:, -1] - score[:, -2], atol=1e-6)
+    score = query @ reference.T - hubness
+    found = nearest(query, reference, hubness, 3)
+    np.testing.assert_array_equal(found.ids, np.argsort(-score, axis=1)[:, :3])
+    np.testing.assert_allclose(found.scores, -np.sort(-score, axis=1)[:, :3], atol=1e-6)
+    np.testing.assert_allclose(found.lead(), found.scores[:, 0] - found.scores[:, 1])
+    assert not nearest(query, reference, hubness, 1).lead().any()
 
 
 def test_mutual_means_back_where_one_began():

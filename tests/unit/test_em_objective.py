@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvgl_ray.em.adapter import Adapter
+from cvgl_ray.em.adapter import LinearAdapter
 from cvgl_ray.em.batches import Batch
 from cvgl_ray.em.losses import orthogonality
 from cvgl_ray.em.objective import Objective
@@ -47,7 +47,7 @@ def naive_contrast(z_rows, z_others, of_row, of_other, scale, smoothing):
 
 
 def test_the_contrast_is_symmetric_info_nce_without_siblings():
-    adapter = Adapter(8, init="random", centre=0.1 * torch.randn(2, 8))
+    adapter = LinearAdapter(8, init="random", centre=0.1 * torch.randn(2, 8))
     query, reference = inputs(BATCH)
     terms = forward(Objective(adapter, temperature=0.2, label_smoothing=0.1), BATCH, query, reference)
     z_q, z_r = (adapter(rows, view).detach() for rows, view in ((query, QUERY), (reference, REFERENCE)))
@@ -57,7 +57,7 @@ def test_the_contrast_is_symmetric_info_nce_without_siblings():
 
 
 def test_terms_add_up_to_the_loss():
-    adapter = Adapter(8, 6, init="random")
+    adapter = LinearAdapter(8, 6, init="random")
     objective = Objective(adapter, reconstruction_weight=0.5, orthogonality_weight=0.25)
     query, reference = inputs(BATCH)
     terms = forward(objective, BATCH, query, reference)
@@ -73,7 +73,7 @@ def test_terms_add_up_to_the_loss():
 
 
 def test_without_reconstruction_the_decoder_rests():
-    adapter = Adapter(8, norm="batch")
+    adapter = LinearAdapter(8, norm="batch")
     objective = Objective(adapter, reconstruction_weight=0, learn_temperature=False)
     terms = forward(objective, BATCH, *inputs(BATCH))
     terms["loss"].backward()
@@ -84,7 +84,7 @@ def test_without_reconstruction_the_decoder_rests():
 
 
 def test_temperature_is_where_it_was_set_and_learns():
-    objective = Objective(Adapter(8), temperature=1 / 14.28)
+    objective = Objective(LinearAdapter(8), temperature=1 / 14.28)
     assert objective.log_scale.exp().item() == pytest.approx(14.28, rel=1e-5)
     forward(objective, BATCH, *inputs(BATCH))["loss"].backward()
     assert objective.log_scale.grad.abs() > 0
@@ -92,7 +92,7 @@ def test_temperature_is_where_it_was_set_and_learns():
 
 def test_a_batch_without_a_pair_is_finite():
     none = Batch(np.arange(3), np.arange(2), np.full(3, -1), np.full(2, -1))
-    objective = Objective(Adapter(8))
+    objective = Objective(LinearAdapter(8))
     terms = forward(objective, none, *inputs(none))
     terms["loss"].backward()
     assert terms["info_nce"].item() == 0
@@ -103,7 +103,7 @@ def test_the_true_pairs_have_the_least_loss():
     centres = F.normalize(torch.randn(6, 16), dim=-1)
     query, reference = centres + 0.05 * torch.randn(6, 16), centres
     identity = np.arange(6)
-    objective = Objective(Adapter(16, norm="none"), reconstruction_weight=0)
+    objective = Objective(LinearAdapter(16, norm="none"), reconstruction_weight=0)
     losses = []
     for shift in range(6):
         partner = np.roll(identity, shift)
