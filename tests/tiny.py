@@ -14,6 +14,7 @@ SMALL = (
     "backbone.pretrained=false",
     "backbone.image_size=32",
     "features.batch_size=16",
+    "adapter.kind=linear",
     "mstep.rounds=3",
     "mstep.steps_per_round=2",
     "mstep.batch_size=16",

@@ -171,18 +171,24 @@ def test_a_job_survives_a_killed_worker_and_returns_at_once_when_submitted_again
     assert "Traceback" not in output
 
 
-def test_nobody_without_the_token_may_submit(cluster: Cluster) -> None:
-    environment = cluster.environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+def test_nobody_without_the_token_is_let_in(cluster: Cluster) -> None:
+    file = cluster.folder / ".ray" / "auth_token"
+    assert file.stat().st_mode & 0o077 == 0
+    assert list_jobs(cluster, file.read_text())[0] == 0
+    code, output = list_jobs(cluster, "0" * 64)
+    assert code != 0
+    assert "authentication token is invalid" in output
+
+
+def list_jobs(cluster: Cluster, token: str) -> tuple[int, str]:
     address = f"http://127.0.0.1:{cluster.environment['CVGL_RAY_DASHBOARD_PORT']}"
     found = subprocess.run(
         ["ray", "job", "list", "--address", address],
-        env=environment,
-        capture_output=True,
+        env=cluster.environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=60,
         check=False,
     )
-    assert found.returncode != 0
-    token = cluster.folder / ".ray" / "auth_token"
-    assert token.stat().st_mode & 0o077 == 0
-    assert len(token.read_text().strip()) >= 32
+    return found.returncode, found.stdout

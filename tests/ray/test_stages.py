@@ -13,8 +13,11 @@ from tiny import DRONE_IMAGES, PLACES, configured, write_places
 from cvgl_ray.catalog.layouts import scan
 from cvgl_ray.distributed.localize import localize
 from cvgl_ray.distributed.stages import evaluate_stage, extract_stage, train_stage
+from cvgl_ray.distributed.train import in_canonical_order
 from cvgl_ray.em.bundle import load_bundle
+from cvgl_ray.em.loop import fit
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.store import select
 
 
 def test_training_leaves_bundle_metrics_and_logs(run: Path) -> None:
@@ -28,7 +31,8 @@ def test_training_leaves_bundle_metrics_and_logs(run: Path) -> None:
     assert 0 < len(pairs) <= PLACES
 
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    assert {"loss/info_nce", "mstep/temperature", "em/churn", "time/e_step_s"} <= set(events.Tags()["scalars"])
+    names = {"loss/info_nce", "mstep/temperature", "em/churn", "time/e_step_s"}
+    assert names <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss/loss")] == [0, 1, 2]
     assert set(events.Tags()["images"]) == {"drone->satellite", "satellite->drone"}
 
@@ -39,6 +43,23 @@ def test_two_workers_train_the_same_adapter(run: Path, places: Path, tmp_path: P
     one, two = (load_bundle(folder / "bundle").adapter.state_dict() for folder in (run, tmp_path))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_closed_form_on_two_workers_equals_one_process(run: Path, places: Path, tmp_path: Path) -> None:
+    config = configured(
+        places, f"features.cache={run / 'features'}", "run.workers=2", "adapter.kind=attenuation"
+    )
+    train_stage(config, tmp_path)
+    tables = extract_stage(config, tmp_path).extraction.tables
+    train = {
+        view: scan("university1652", str(places), "drone", "satellite").select(view=view, split="train")
+        for view in ("drone", "satellite")
+    }
+    query, reference = (in_canonical_order(select(tables[view], train[view].image_ids)) for view in train)
+    learner, _ = fit(query.features, reference.features, config)
+    distributed = load_bundle(tmp_path / "bundle").adapter.state_dict()
+    for name, value in learner.adapter.state_dict().items():
+        torch.testing.assert_close(distributed[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_renaming_places_changes_no_bit_of_the_adapter(run: Path, tmp_path: Path) -> None:
@@ -67,7 +88,7 @@ def test_extraction_is_done_once_and_never_reused_for_another_recipe(run: Path, 
     again = extract_stage(configured(places), run).extraction
     assert (again.extracted, again.reused) == (0, images)
     turned = extract_stage(configured(places, "pretransform.query.orientations=4"), run).extraction
-    assert turned.extracted == DRONE_IMAGES * PLACES  # each distinct drone picture, though its file is there thrice
+    assert turned.extracted == DRONE_IMAGES * PLACES  # each picture once, though its file is there thrice
 
 
 def test_broken_images_are_named_and_survived(places: Path, tmp_path: Path) -> None:
@@ -91,7 +112,7 @@ def test_evaluation_refuses_features_of_another_kind(run: Path, places: Path, tm
     report = evaluate_stage(configured(places, cache), run / "bundle", tmp_path)
     assert report == json.loads((run / "metrics.json").read_text())
     with pytest.raises(InputError, match="other features of view 'drone'"):
-        evaluate_stage(configured(places, cache, "backbone.pooling=mean"), run / "bundle", tmp_path)
+        evaluate_stage(configured(places, cache, "backbone.pooling=max"), run / "bundle", tmp_path)
 
 
 def test_localize_names_the_place_and_its_coordinates(run: Path, places: Path, tmp_path: Path) -> None:

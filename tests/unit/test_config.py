@@ -123,7 +123,10 @@ def test_an_override_of_another_form_is_refused(override):
         (["adapter.width=64"], 'width needs kind = "linear", found kind "attenuation"'),
         (["adapter.residual=true", "adapter.init=random"], 'init, residual needs kind = "linear"'),
         (["adapter.norm=batch"], 'norm "batch" needs kind = "linear"'),
-        (["estep.rows=5"], 'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"'),
+        (
+            ["estep.rows=5"],
+            'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"',
+        ),
         (["estep.index=IVF4,Flat"], "'estep': neighbourhood needs all rows"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvgl_ray.em.adapter import LinearAdapter, GlobalBatchNorm
+from cvgl_ray.em.adapter import GlobalBatchNorm, LinearAdapter
 from cvgl_ray.em.embedding import embed, take
 from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows, view_mean
 
@@ -25,7 +25,9 @@ def test_round_zero_sees_the_centred_frozen_features(view):
     centre = torch.randn(2, 8)
     z = LinearAdapter(8, centre=centre)(rows, view)
     torch.testing.assert_close(z, F.normalize(F.normalize(rows, dim=-1) - centre[view], dim=-1))
-    torch.testing.assert_close(LinearAdapter(8, norm="none", centre=centre)(rows, view), F.normalize(rows, dim=-1))
+    torch.testing.assert_close(
+        LinearAdapter(8, norm="none", centre=centre)(rows, view), F.normalize(rows, dim=-1)
+    )
 
 
 def test_narrow_and_wide_identity():
@@ -42,7 +44,10 @@ def test_narrow_and_wide_identity():
 
 
 def test_residual_adds_the_feature_to_the_code():
-    plain, residual = LinearAdapter(8, norm="none", init="random"), LinearAdapter(8, norm="none", residual=True)
+    plain, residual = (
+        LinearAdapter(8, norm="none", init="random"),
+        LinearAdapter(8, norm="none", residual=True),
+    )
     residual.load_state_dict(plain.state_dict())
     unit = F.normalize(features(), dim=-1)
     torch.testing.assert_close(residual.encode(unit), plain.encode(unit) + unit)

@@ -33,7 +33,9 @@ def labels_of(of_query, query_rows=None):
 
 def new_learner(norm="view"):
     torch.manual_seed(0)
-    return ClosedFormLearner(Attenuation(DIMENSION, 5, norm=norm, centre=0.1 * torch.randn(2, DIMENSION)), 0.3)
+    return ClosedFormLearner(
+        Attenuation(DIMENSION, 5, norm=norm, centre=0.1 * torch.randn(2, DIMENSION)), 0.3
+    )
 
 
 def step(learner, labels, seed=0):
@@ -47,7 +49,9 @@ def test_the_fit_is_to_the_differences_of_the_kept_pairs(norm):
     scalars = step(learner, labels_of([2, -1, 0, 5, 2, 8], query_rows))
     rows = []
     for q, r in ((11, 2), (3, 0), (0, 5), (19, 2), (7, 8)):
-        one, two = (torch.from_numpy(side[[i]].astype(np.float32)) for side, i in zip(views(), (q, r), strict=True))
+        one, two = (
+            torch.from_numpy(side[[i]].astype(np.float32)) for side, i in zip(views(), (q, r), strict=True)
+        )
         rows.append(expected.normalise(one, 0) - expected.normalise(two, 1))
     expected.fit(torch.cat(rows), 0.3)
     torch.testing.assert_close(

@@ -55,7 +55,7 @@ def test_the_same_recipe_has_the_same_name():
     [
         {"layers": [1]},
         {"layers": [1], "facet": "value"},
-        {"pooling": "mean"},
+        {"pooling": "max"},
         {"gem_power": 4.0},
         {"rings": [0.5, 1.0]},
         {"normalize_tokens": True},
