@@ -118,9 +118,9 @@ def test_the_loop_learns_to_match_views_that_nobody_paired(overrides, images):
     config = load_config(None, overrides)
     frozen, centred = recall(None, features), recall(new_learner(config, features).adapter, features)
     learner, rounds = fit(*features, config)
+    assert not learner.adapter.training
     adapted = recall(learner.adapter, features)
     assert frozen < centred < adapted - 0.1, (frozen, centred, adapted)
-    assert not learner.adapter.training
     assert len(rounds) == learner.rounds_done == config.mstep.rounds
 
 

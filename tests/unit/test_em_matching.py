@@ -68,9 +68,10 @@ def test_pseudo_labels_equal_a_dense_oracle(sizes, scores, match):
         assert not labels.margin.any()
 
 
+@pytest.mark.parametrize("sizes", [(31, 12), (25, 25), (9, 20)])
 @pytest.mark.parametrize("scores", ["cosine", "csls"])
-def test_pseudo_labels_of_neighbourhoods_equal_a_dense_oracle(scores):
-    query, reference = rows(31, seed=1, offset=0.3), rows(12, seed=2, offset=0.3)
+def test_pseudo_labels_of_neighbourhoods_equal_a_dense_oracle(sizes, scores):
+    query, reference = rows(sizes[0], seed=1, offset=0.3), rows(sizes[1], seed=2, offset=0.3)
     graphs = view_graph(query), view_graph(reference)
     dense = torch.from_numpy(dense_scores(query, reference, scores, neighbours=4))
     score = neighbourhood_scores(dense.float(), graphs, 0.5).numpy()
