@@ -1,5 +1,6 @@
 """The stages behind the commands: each goes from a configuration and a folder to files in that folder."""
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ def train_stage(config: Config, output: Path, address: str = "") -> dict[str, An
     """
     with run_folder.locked(output):
         run_folder.claim(output, config)
+        complete = output / ".complete"
+        if complete.exists():
+            report: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+            return report
         data = _features(config, output, address)
         dataset, tables = config.dataset, data.extraction.tables
         query, reference = (
@@ -50,7 +55,9 @@ def train_stage(config: Config, output: Path, address: str = "") -> dict[str, An
         )
         trained = train(query, reference, config, data.extraction.recipes, output)
         save_bundle(output / "bundle", trained.bundle, trained.pairs)
-        return _evaluate(config, data, trained.bundle, output)
+        report = _evaluate(config, data, trained.bundle, output)
+        complete.touch()
+        return report
 
 
 def evaluate_stage(config: Config, bundle_folder: Path, output: Path, address: str = "") -> dict[str, Any]:
