@@ -23,6 +23,7 @@ from cvgl_ray.em.bundle import Bundle
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import run_rounds
+from cvgl_ray.em.neighbourhood import check_size
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.em.views import view_mean
 from cvgl_ray.errors import InputError
@@ -150,6 +151,8 @@ def _check_batches(query: FeatureTable, reference: FeatureTable, config: Config)
     fewest = min(len(query), len(reference))
     if fewest < 2:
         raise InputError(f"a view has {fewest} usable images; training needs at least two of each view")
+    if config.estep.neighbourhood:
+        check_size(len(query), len(reference))
     if config.estep.rows > len(reference):
         raise InputError(
             f"estep.rows = {config.estep.rows}, but there are {len(reference)} references; "

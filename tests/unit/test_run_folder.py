@@ -91,7 +91,7 @@ def test_the_same_configuration_goes_on_with_other_resources(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("mstep.rounds=9", r"mstep\.rounds was 20, now 9"),
+        ("mstep.rounds=9", r"mstep\.rounds was 3, now 9"),
         ("run.seed=1", r"run\.seed was 0, now 1"),
         ("pretransform.query.crops=[0.5]", r"pretransform\.query\.crops was \(1\.0,\), now \(0\.5,\)"),
         ("dataset.root=/other", r"dataset\.root was '', now '/other'"),
