@@ -90,7 +90,7 @@ def _foreign_features(config: Config, catalog: Catalog) -> Extraction:
     for view in (config.dataset.query_view, config.dataset.reference_view):
         ids = catalog.select(view=view).image_ids
         found.tables[view] = select(read_table(config.features.table, view), ids)
-        found.recipes[view] = {"table": config.features.table, "dimension": found.tables[view].dimension}
+        found.recipes[view] = {"source": "features.table", "dimension": found.tables[view].dimension}
     return found
 
 
