@@ -32,8 +32,9 @@ def evaluate(
 
     Images without a feature (rejected ones) take no part.
     """
-    shared = ray.put((_with_features(catalog, tables), labels, tables, dataset))
-    directed = directions(_with_features(catalog, tables), dataset.query_view, dataset.reference_view)
+    usable = _with_features(catalog, tables)
+    shared = ray.put((usable, labels, tables, dataset))
+    directed = directions(usable, dataset.query_view, dataset.reference_view)
     task = ray.remote(num_cpus=1)(_evaluate_one)
     models: dict[str, ViewCentred | None] = {"frozen": None, "adapted": adapter}
     pending = {

@@ -1,7 +1,6 @@
 """The stages behind the commands: each goes from a configuration and a folder to files in that folder."""
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from cvgl_ray.distributed.train import train
 from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import fingerprint, read_table, select, write_json
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

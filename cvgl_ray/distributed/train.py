@@ -1,7 +1,6 @@
 """The EM loop in the workers of one Ray Train run, and the trainer around it."""
 
 import hashlib
-import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.em.views import view_mean
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable, check_same_dimension
-
-log = logging.getLogger(__name__)
 
 CHECKPOINT = "learner.pt"
 
