@@ -4,7 +4,8 @@
 
 DIR is the output of `cvgl-ray extract`. Each finished configuration and seed becomes one line of
 DIR/ablation.jsonl; started again, the command does what is missing, then prints a Markdown table over the
-seeds. Labels are read for the recalls alone, after a configuration's adapter is fixed.
+seeds. Each seed trains on its own random share (`--share`) of each view's training images, and all images are
+evaluated. Labels are read for the recalls alone: nothing that is fitted or chosen here sees them.
 """
 
 import json
@@ -21,8 +22,6 @@ from typing import Any
 
 import click
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from cvgl_ray.catalog import layouts
@@ -30,15 +29,16 @@ from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
 from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import fit
-from cvgl_ray.em.views import QUERY, REFERENCE
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore, FeatureTable, file_digest, select, write_atomically
 
 SCORES = ("mutual", "coverage", "margin")  # label-free, of the last E-step
+CURVE = 20  # at most about so many points of R@1 over the rounds
 
 
 def read_grid(path: Path) -> dict[str, list[str]]:
@@ -74,8 +74,7 @@ def load_features(
         images = catalog.select(view=view)
         store = FeatureStore(root, view, recipe(model, backbone, section))
         tables[view] = store.load(images.image_ids, [_digest(uri) for uri in images.uris])
-    known = pa.array([name for table in tables.values() for name in table.image_ids])
-    return Catalog(catalog.rows.filter(pc.is_in(catalog.rows["image_id"], known))), tables
+    return with_features(catalog, tables), tables
 
 
 @cache
@@ -83,21 +82,46 @@ def _digest(uri: str) -> str:
     return file_digest(read_bytes(uri))
 
 
-def run_one(name: str, config: Config, root: Path) -> dict[str, Any]:
+def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, Any]:
     """Fit and evaluate one configuration with one seed; a line of the log."""
-    dataset = config.dataset
-    catalog, tables = load_features(dataset, config.backbone, config.pretransform, root)
+    catalog, tables = load_features(config.dataset, config.backbone, config.pretransform, root)
     query, reference = (
-        select(tables[view], catalog.select(view=view, split="train").image_ids).features
-        for view in (dataset.query_view, dataset.reference_view)
+        drawn(
+            select(tables[view], catalog.select(view=view, split="train").image_ids), share, config.run.seed
+        )
+        for view in (config.dataset.query_view, config.dataset.reference_view)
     )
+    curve: list[list[float]] = []
+    fitting = 0.0
     started = time.perf_counter()
-    learner, rounds = fit(query, reference, config)
-    line = {"name": name, "config": config.model_dump(mode="json"), "seconds": time.perf_counter() - started}
-    line["fitted"] = sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre")
-    line["scores"] = {key: rounds[-1].scalars[f"em/{key}"] for key in SCORES}
-    line["R@1"] = recalls(catalog, tables, dataset, learner.adapter)
-    return line
+
+    def after_round(learner: Learner) -> None:
+        nonlocal fitting, started
+        fitting += time.perf_counter() - started
+        if config.mstep.rounds <= CURVE or learner.rounds_done % (config.mstep.rounds // CURVE) == 0:
+            training = learner.adapter.training
+            curve.append(recalls(catalog, tables, config.dataset, learner.adapter.eval()))
+            learner.adapter.train(training)
+        started = time.perf_counter()
+
+    learner, rounds = fit(query, reference, config, after_round)
+    return {
+        "name": name,
+        "share": share,
+        "config": config.model_dump(mode="json"),
+        "seconds": fitting,
+        "fitted": sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre"),
+        "scores": {score: rounds[-1].scalars[f"em/{score}"] for score in SCORES},
+        "R@1": curve[-1],
+        "curve": curve,
+    }
+
+
+def drawn(table: FeatureTable, share: float, seed: int) -> np.ndarray:
+    """A random share of a view's rows; views are drawn apart, so that partners go missing."""
+    count = len(table)
+    kept = np.random.default_rng((seed, count)).permutation(count)[: round(share * count)]
+    return table.features[np.sort(kept)]
 
 
 def recalls(
@@ -107,16 +131,10 @@ def recalls(
     labels = layouts.load_labels(dataset.layout, dataset.root, catalog)
     if labels is None:
         raise InputError(f"{dataset.root} has no labels, and the table's figures are recalls; give some")
-    roles = {dataset.query_view: QUERY, dataset.reference_view: REFERENCE}
-    found = []
-    for direction in directions(catalog, dataset.query_view, dataset.reference_view):
-        sides = []
-        for images in (direction.queries, direction.gallery):
-            view = images.rows["view"][0].as_py()
-            rows = select(tables[view], images.image_ids).features
-            sides.append(torch.from_numpy(embed(adapter, rows, roles[view])))
-        found.append(float(evaluate_direction(direction, sides[0], sides[1], labels)["R@1"]))
-    return found
+    return [
+        float(evaluate_direction(each, *direction_embeddings(each, tables, dataset, adapter), labels)["R@1"])
+        for each in directions(catalog, dataset.query_view, dataset.reference_view)
+    ]
 
 
 def forwards(config: dict[str, Any]) -> str:
@@ -125,27 +143,36 @@ def forwards(config: dict[str, Any]) -> str:
     return f"{pretransform_of(views.query).forwards} / {pretransform_of(views.reference).forwards}"
 
 
+def off_best(curve: list[list[float]]) -> float:
+    """How far the last round is behind the best one, in points of R@1, mean of the directions."""
+    means = np.mean(curve, axis=1)
+    return float(means.max() - means[-1])
+
+
 def markdown(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Rows of the table: mean and standard deviation (of the population of seeds) a configuration."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
         runs[line["name"]].append(line)
-    yield f"| configuration | q->r | r->q | {' | '.join(SCORES)} | seconds | fitted | forwards | seeds |"
-    yield "|:--" + "|--:" * (7 + len(SCORES)) + "|"
+    yield f"| configuration | q->r | r->q | off best | {' | '.join(SCORES)} | s | fitted | forwards | seeds |"
+    yield "|:--" + "|--:" * (8 + len(SCORES)) + "|"
     for name, done in runs.items():
         recall = np.array([line["R@1"] for line in done])
         cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(recall.mean(0), recall.std(0), strict=True)]
+        cells += [f"{max(off_best(line['curve']) for line in done):.1f}"]
         cells += [f"{np.mean([line['scores'][score] for line in done]):.2f}" for score in SCORES]
         cells += [f"{np.mean([line['seconds'] for line in done]):.1f}", f"{done[0]['fitted'] / 1e6:.1f} M"]
         yield f"| {name} | {' | '.join(cells)} | {forwards(done[0]['config'])} | {len(done)} |"
 
 
-def key(name: str, config: dict[str, Any]) -> str:
-    """What a line of the log is known by: another name, configuration or seed is another line."""
-    return json.dumps([name, config], sort_keys=True)
+def key(name: str, share: float, config: dict[str, Any]) -> str:
+    """What a line of the log is known by: another name, share, configuration or seed is another line."""
+    return json.dumps([name, share, config], sort_keys=True)
 
 
-def run_all(jobs: list[tuple[str, Config]], root: Path, processes: int) -> Iterator[dict[str, Any]]:
+def run_all(
+    jobs: list[tuple[str, Config]], share: float, root: Path, processes: int
+) -> Iterator[dict[str, Any]]:
     """The lines of all jobs as they finish, those of one feature set after each other."""
     jobs = sorted(jobs, key=lambda job: (repr(job[1].backbone), repr(job[1].pretransform)))
     threads = max(1, (os.cpu_count() or 1) // processes)
@@ -153,7 +180,7 @@ def run_all(jobs: list[tuple[str, Config]], root: Path, processes: int) -> Itera
     os.environ["OMP_NUM_THREADS"] = str(threads)
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
-        futures = [pool.submit(run_one, name, config, root) for name, config in jobs]
+        futures = [pool.submit(run_one, name, config, share, root) for name, config in jobs]
         for number, future in enumerate(as_completed(futures), start=1):
             click.echo(f"{number} of {len(jobs)}: {future.result()['name']}", err=True)
             yield future.result()
@@ -165,22 +192,29 @@ def run_all(jobs: list[tuple[str, Config]], root: Path, processes: int) -> Itera
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE")
 @click.option("--output", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option("--share", default=1.0, show_default=True, type=click.FloatRange(0, 1, min_open=True))
 @click.option("--processes", default=os.cpu_count() or 1, show_default=True, type=click.IntRange(min=1))
 def main(
-    grid: Path, base: str | None, overrides: tuple[str, ...], output: Path, seeds: int, processes: int
+    grid: Path,
+    base: str | None,
+    overrides: tuple[str, ...],
+    output: Path,
+    seeds: int,
+    share: float,
+    processes: int,
 ) -> None:
     """Run the configurations of GRID on the features in OUTPUT and print their table."""
     wanted = {}
     for name, items in read_grid(grid).items():
         for seed in range(seeds):
             config = load_config(base, (*overrides, *items, f"run.seed={seed}"))
-            wanted[key(name, config.model_dump(mode="json"))] = (name, config)
+            wanted[key(name, share, config.model_dump(mode="json"))] = (name, config)
     log = output / "ablation.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = {key(line["name"], line["config"]): line for line in lines}
+    done = {key(line["name"], line["share"], line["config"]): line for line in lines}
     missing = [job for identity, job in wanted.items() if identity not in done]
-    for line in run_all(missing, output / "features", processes):
-        done[key(line["name"], line["config"])] = line
+    for line in run_all(missing, share, output / "features", processes):
+        done[key(line["name"], line["share"], line["config"])] = line
         text = "".join(json.dumps(each) + "\n" for each in done.values())
         write_atomically(log, lambda path, text=text: path.write_text(text))  # type: ignore[misc]
     click.echo("\n".join(markdown(done[identity] for identity in wanted)))

@@ -2,17 +2,15 @@
 
 import numpy as np
 import ray
-import torch
 from PIL import Image
 
 from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Dataset
 from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.embedding import embed
-from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows
+from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.metrics import Metrics
-from cvgl_ray.evaluation.protocols import Direction, directions, evaluate_direction, rows_by_id
+from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 from cvgl_ray.evaluation.report import retrieval_sheet
 from cvgl_ray.evaluation.search import top_k
 from cvgl_ray.features.pixels import decode
@@ -32,7 +30,7 @@ def evaluate(
 
     Images without a feature (rejected ones) take no part.
     """
-    usable = _with_features(catalog, tables)
+    usable = with_features(catalog, tables)
     shared = ray.put((usable, labels, tables, dataset))
     directed = directions(usable, dataset.query_view, dataset.reference_view)
     task = ray.remote(num_cpus=1)(_evaluate_one)
@@ -57,28 +55,12 @@ def _evaluate_one(
     return evaluate_direction(direction, query, gallery, labels)
 
 
-def direction_embeddings(
-    direction: Direction, tables: dict[str, FeatureTable], dataset: Dataset, adapter: ViewCentred | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings of a direction's queries [Q, W] and gallery [G, W]; no adapter: the frozen features."""
-    roles = {dataset.query_view: QUERY, dataset.reference_view: REFERENCE}
-    sides = []
-    for images in (direction.queries, direction.gallery):
-        view = images.rows["view"][0].as_py()
-        table = tables[view]
-        rows = rows_by_id(table.image_ids, torch.from_numpy(table.features.copy()), images).numpy()
-        sides.append(
-            torch.from_numpy(unit_rows(rows) if adapter is None else embed(adapter, rows, roles[view]))
-        )
-    return sides[0], sides[1]
-
-
 def retrieval_pictures(
     catalog: Catalog, labels: Labels, tables: dict[str, FeatureTable], dataset: Dataset, adapter: ViewCentred
 ) -> dict[str, np.ndarray]:
     """By direction, a picture [H, W, 3] uint8 of a few evenly spaced queries and their best references."""
     sheets = {}
-    for direction in directions(_with_features(catalog, tables), dataset.query_view, dataset.reference_view):
+    for direction in directions(with_features(catalog, tables), dataset.query_view, dataset.reference_view):
         query, gallery = direction_embeddings(direction, tables, dataset, adapter)
         shown = np.unique(np.linspace(0, len(query) - 1, SHEET_QUERIES).astype(int))
         best, _ = top_k(query[shown], gallery, min(SHEET_DEPTH, len(gallery)))
@@ -94,9 +76,3 @@ def retrieval_pictures(
 
 def _picture(uri: str) -> Image.Image:
     return decode(read_bytes(uri))
-
-
-def _with_features(catalog: Catalog, tables: dict[str, FeatureTable]) -> Catalog:
-    """The catalog without the images that were rejected at extraction."""
-    known = {image_id for table in tables.values() for image_id in table.image_ids}
-    return Catalog(catalog.rows.filter(np.array([image_id in known for image_id in catalog.image_ids])))

@@ -56,10 +56,16 @@ def local_matcher(estep: EStep, graphs: Graphs | None = None) -> Matcher:
     return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs)
 
 
-def fit(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learner, list[Round]]:
+def fit(
+    query: np.ndarray,
+    reference: np.ndarray,
+    config: Config,
+    observe: Callable[[Learner], None] = lambda learner: None,
+) -> tuple[Learner, list[Round]]:
     """Train in this process: what a Ray training of one worker does, without Ray.
 
-    query [Nq, D], reference [Nr, D]: frozen features of any float type.
+    query [Nq, D], reference [Nr, D]: frozen features of any float type. observe is shown the learner after
+    each round, to look only.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
     learner = build_learner(config, query.shape[1], centre)
@@ -73,7 +79,10 @@ def fit(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learn
         seed=config.run.seed,
         matcher=local_matcher(config.estep, graphs),
     )
-    done = list(rounds)
+    done = []
+    for each in rounds:
+        done.append(each)
+        observe(learner)
     learner.adapter.eval()
     return learner, done
 

@@ -64,7 +64,7 @@ def evaluate_direction(
     Args:
         direction: who is asked and who is searched.
         query, gallery: [Q, D] and [G, D] float32, L2-normalised, on the CPU; row i embeds image i of the
-            direction's catalog (see `rows_by_id`).
+            direction's catalog.
         labels: the place of every image; a reference of the same, non-empty place is relevant.
         ks: the k of each R@k; None means those of 1, 5 and 10 that the gallery has room for.
 
@@ -85,23 +85,6 @@ def evaluate_direction(
         best = top_k(query, gallery, 1)[0][:, 0].numpy()
         metrics["median_error_m"] = float(np.median(geodesic_error_m(*where[:, best], *truth)))
     return metrics
-
-
-def rows_by_id(image_ids: Sequence[str], rows: Tensor, wanted: Catalog) -> Tensor:
-    """The rows [N, D] of `wanted`'s images, in its order, out of rows [M, D] of the images `image_ids` [M].
-
-    Raises:
-        InputError: an image of `wanted` has no row.
-    """
-    assert len(image_ids) == len(rows)
-    row_of = {image_id: i for i, image_id in enumerate(image_ids)}
-    missing = [image_id for image_id in wanted.image_ids if image_id not in row_of]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(wanted)} images have no feature, the first of them {missing[0]!r}: "
-            "extract the features of this data set again"
-        )
-    return rows[[row_of[image_id] for image_id in wanted.image_ids]]
 
 
 def _coordinates(catalog: Catalog) -> np.ndarray:

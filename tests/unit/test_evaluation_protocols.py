@@ -4,7 +4,7 @@ import torch
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.metrics import geodesic_error_m
-from cvgl_ray.evaluation.protocols import Direction, directions, evaluate_direction, rows_by_id
+from cvgl_ray.evaluation.protocols import Direction, directions, evaluate_direction
 
 
 def image(image_id, view, split, latitude=None, longitude=None):
@@ -92,11 +92,3 @@ def test_evaluate_direction_refuses_missing_labels():
     partial = Labels.from_places({"q0": "a", "q1": "b", "g0": "a"})
     with pytest.raises(InputError, match="2 of 3 images have no label"):
         evaluate_direction(direction, query, gallery, partial)
-
-
-def test_rows_are_joined_by_id():
-    direction, _, _ = two_by_three()
-    rows = torch.tensor([[2.0], [0.0], [9.0], [1.0]])
-    assert rows_by_id(["g2", "g0", "other", "g1"], rows, direction.gallery).tolist() == [[0.0], [1.0], [2.0]]
-    with pytest.raises(InputError, match="1 of 3 images have no feature, the first of them 'g1'"):
-        rows_by_id(["g2", "g0"], rows[:2], direction.gallery)
