@@ -186,6 +186,7 @@ class Run(Section):
     workers: Count = 1  # Ray Train workers
     gpu: bool = False  # one GPU a worker, and for each backbone actor
     seed: Seed = 0  # of initial weights and batches
+    agreement: bool = True  # also train two models of half the features, whose agreement judges each round
     max_failures: Annotated[int, Field(ge=0)] = 3  # worker failures survived before the run gives up
 
 

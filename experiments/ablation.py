@@ -29,15 +29,17 @@ from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
 from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.loop import fit
+from cvgl_ray.em.agreement import HalfModels
+from cvgl_ray.em.loop import start
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore, FeatureTable, file_digest, select, write_atomically
 
-SCORES = ("mutual", "coverage", "margin")  # label-free, of the last E-step
+SCORES = ("mutual", "coverage")  # label-free, of the last E-step
+JUDGED = ("agreement", "score")  # by models of half the features
+COLUMNS = ("q->r", "r->q", "off best", *SCORES, *JUDGED, "seconds", "fitted", "forwards", "seeds")
 CURVE = 20  # at most about so many points of R@1 over the rounds
 
 
@@ -91,27 +93,24 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
         )
         for view in (config.dataset.query_view, config.dataset.reference_view)
     )
-    curve: list[list[float]] = []
-    fitting = 0.0
+    learner, rounds = start(query, reference, config)
+    every = max(1, config.mstep.rounds // CURVE)
+    seconds, curve, scalars = 0.0, [], {}
     started = time.perf_counter()
-
-    def after_round(learner: Learner) -> None:
-        nonlocal fitting, started
-        fitting += time.perf_counter() - started
-        if config.mstep.rounds <= CURVE or learner.rounds_done % (config.mstep.rounds // CURVE) == 0:
-            training = learner.adapter.training
-            curve.append(recalls(catalog, tables, config.dataset, learner.adapter.eval()))
-            learner.adapter.train(training)
+    for done in rounds:
+        seconds, scalars = seconds + time.perf_counter() - started, done.scalars
+        if learner.rounds_done % every == 0 or learner.rounds_done == config.mstep.rounds:
+            curve.append(recalls(catalog, tables, config.dataset, learner.adapter))
         started = time.perf_counter()
-
-    learner, rounds = fit(query, reference, config, after_round)
+    scores = {score: scalars[f"em/{score}"] for score in SCORES}
+    scores |= HalfModels(query, reference, config).judge(learner)
     return {
         "name": name,
         "share": share,
         "config": config.model_dump(mode="json"),
-        "seconds": fitting,
+        "seconds": seconds,
         "fitted": sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre"),
-        "scores": {score: rounds[-1].scalars[f"em/{score}"] for score in SCORES},
+        "scores": scores,
         "R@1": curve[-1],
         "curve": curve,
     }
@@ -131,10 +130,14 @@ def recalls(
     labels = layouts.load_labels(dataset.layout, dataset.root, catalog)
     if labels is None:
         raise InputError(f"{dataset.root} has no labels, and the table's figures are recalls; give some")
-    return [
+    training = adapter.training
+    adapter.eval()
+    found = [
         float(evaluate_direction(each, *direction_embeddings(each, tables, dataset, adapter), labels)["R@1"])
         for each in directions(catalog, dataset.query_view, dataset.reference_view)
     ]
+    adapter.train(training)
+    return found
 
 
 def forwards(config: dict[str, Any]) -> str:
@@ -154,13 +157,15 @@ def markdown(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
         runs[line["name"]].append(line)
-    yield f"| configuration | q->r | r->q | off best | {' | '.join(SCORES)} | s | fitted | forwards | seeds |"
-    yield "|:--" + "|--:" * (8 + len(SCORES)) + "|"
+    yield f"| configuration | {' | '.join(COLUMNS)} |"
+    yield "|:--" + "|--:" * len(COLUMNS) + "|"
     for name, done in runs.items():
         recall = np.array([line["R@1"] for line in done])
         cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(recall.mean(0), recall.std(0), strict=True)]
         cells += [f"{max(off_best(line['curve']) for line in done):.1f}"]
-        cells += [f"{np.mean([line['scores'][score] for line in done]):.2f}" for score in SCORES]
+        cells += [
+            f"{np.mean([line['scores'][score] for line in done]):.2f}" for score in (*SCORES, "agreement")
+        ]
         cells += [f"{np.mean([line['seconds'] for line in done]):.1f}", f"{done[0]['fitted'] / 1e6:.1f} M"]
         yield f"| {name} | {' | '.join(cells)} | {forwards(done[0]['config'])} | {len(done)} |"
 

@@ -17,6 +17,7 @@ from cvgl_ray.config import Config
 from cvgl_ray.distributed.index_actor import actor_matcher, start_index_actor
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.em import collective
+from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.bundle import Bundle
 from cvgl_ray.em.gradient import GradientLearner
@@ -29,6 +30,7 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable, check_same_dimension
 
 CHECKPOINT = "learner.pt"
+JUDGE = "em/score"  # the label-free score by which a round is kept
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def train(
             storage_path=str(output.resolve()),
             name="train",
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute=JUDGE if config.run.agreement else None
+            ),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
             callbacks=[RoundWriter(str(output.resolve() / "tensorboard"))],  # type: ignore[list-item]
         ),
@@ -73,8 +77,15 @@ def train(
         raise _cause(error) from error
     finally:
         ray.kill(actor)
-    assert result.checkpoint is not None  # rank 0 reports one a round
-    return _collect(result.checkpoint, query, reference, config, recipes)
+    assert result.best_checkpoints  # rank 0 reports one a round
+    # The round of the best label-free score, the last of equals; without it the last one.
+    checkpoint, metrics = max(
+        result.best_checkpoints, key=lambda kept: (kept[1].get(JUDGE, 0.0), kept[1]["round"])
+    )
+    judged = {"rounds": metrics["round"] + 1}
+    if config.run.agreement:
+        judged |= {key: metrics[f"em/{key}"] for key in ("agreement", "score")}
+    return _collect(checkpoint, query, reference, config, recipes, judged)
 
 
 def _collect(
@@ -83,8 +94,9 @@ def _collect(
     reference: FeatureTable,
     config: Config,
     recipes: dict[str, Any],
+    judged: dict[str, float],
 ) -> Trained:
-    """The bundle of a run's last checkpoint."""
+    """The bundle of a run's chosen checkpoint."""
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / CHECKPOINT, weights_only=True)
     learner = build_learner(config, query.dimension)
@@ -93,7 +105,7 @@ def _collect(
     assert labels is not None
     rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
     pairs = [(query.image_ids[q], reference.image_ids[r], cosine) for q, r, cosine in rows]
-    return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels)), pairs)
+    return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels) | judged), pairs)
 
 
 def in_canonical_order(table: FeatureTable) -> FeatureTable:
@@ -129,8 +141,12 @@ def _worker(arguments: dict[str, Any]) -> None:
         seed=config.run.seed,
         matcher=matcher,
     )
+    judge = HalfModels(query, reference, config) if config.run.agreement and not collective.rank() else None
     for done in rounds:
-        _report(learner, {"round": done.number, **done.scalars})
+        scalars = dict(done.scalars)
+        if judge is not None:
+            scalars |= {f"em/{key}": value for key, value in judge.judge(learner).items()}
+        _report(learner, {"round": done.number, **scalars})
 
 
 def _report(learner: Learner, metrics: dict[str, Any]) -> None:

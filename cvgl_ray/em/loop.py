@@ -56,16 +56,10 @@ def local_matcher(estep: EStep, graphs: Graphs | None = None) -> Matcher:
     return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs)
 
 
-def fit(
-    query: np.ndarray,
-    reference: np.ndarray,
-    config: Config,
-    observe: Callable[[Learner], None] = lambda learner: None,
-) -> tuple[Learner, list[Round]]:
-    """Train in this process: what a Ray training of one worker does, without Ray.
+def start(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learner, Iterator[Round]]:
+    """An untrained learner and its rounds, done in this process one by one as they are asked for.
 
-    query [Nq, D], reference [Nr, D]: frozen features of any float type. observe is shown the learner after
-    each round, to look only.
+    query [Nq, D], reference [Nr, D]: frozen features of any float type.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
     learner = build_learner(config, query.shape[1], centre)
@@ -79,10 +73,13 @@ def fit(
         seed=config.run.seed,
         matcher=local_matcher(config.estep, graphs),
     )
-    done = []
-    for each in rounds:
-        done.append(each)
-        observe(learner)
+    return learner, rounds
+
+
+def fit(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learner, list[Round]]:
+    """Train in this process: what a Ray training of one worker does, without Ray. See `start`."""
+    learner, rounds = start(query, reference, config)
+    done = list(rounds)
     learner.adapter.eval()
     return learner, done
 
