@@ -13,7 +13,7 @@ from typing import Any
 
 from cvgl_ray.config import Config
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.store import write_json
+from cvgl_ray.files import write_json
 
 RUN_FILE = "run.json"
 # What may differ between two runs into one folder: resources and places, nothing that changes the result.

@@ -36,7 +36,8 @@ from cvgl_ray.em.views import QUERY, REFERENCE
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
-from cvgl_ray.features.store import FeatureStore, FeatureTable, file_digest, select, write_atomically
+from cvgl_ray.features.store import FeatureStore, FeatureTable, select
+from cvgl_ray.files import file_digest, write_atomically
 
 SCORES = ("mutual", "coverage", "margin")  # label-free, of the last E-step
 
