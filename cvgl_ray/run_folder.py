@@ -17,7 +17,7 @@ from cvgl_ray.files import write_json
 
 RUN_FILE = "run.json"
 # What may differ between two runs into one folder: resources and places, nothing that changes the result.
-_FREE = {"run": {"workers", "gpu", "max_failures"}, "features": {"actors", "cache"}}
+_FREE = {"run": {"workers", "min_workers", "gpu", "max_failures"}, "features": {"actors", "cache"}}
 _PACKAGES = ("cvgl-ray", "ray", "torch", "timm", "faiss-cpu", "numpy", "pyarrow")
 
 

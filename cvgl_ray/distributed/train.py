@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,12 @@ def _fit(
             "centre": centre,
             "actor": actor,
             "state": ray.put(state),
+            "staging": str(output.resolve() / "train" / "staging"),
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.run.workers, use_gpu=config.run.gpu, resources_per_worker=_resources(config)
+            num_workers=_workers(config),  # type: ignore[arg-type]
+            use_gpu=config.run.gpu,
+            resources_per_worker=_resources(config),
         ),
         run_config=ray.train.RunConfig(
             storage_path=str(output.resolve()),
@@ -153,7 +155,7 @@ def _worker(arguments: dict[str, Any]) -> None:
         matcher=matcher,
     )
     for done in rounds:
-        _report(learner, {"round": done.number, **done.scalars})
+        _report(learner, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
 
 
 def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
@@ -166,14 +168,17 @@ def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
         return load_checkpoint(Path(folder))
 
 
-def _report(learner: Learner, metrics: dict[str, Any]) -> None:
-    """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round."""
+def _report(learner: Learner, metrics: dict[str, Any], staging: Path) -> None:
+    """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round.
+
+    staging: a folder of this run, so that a worker that is killed leaves nothing elsewhere.
+    """
     if collective.rank() > 0:
         ray.train.report(metrics)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(learner.state_dict(), Path(folder))
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    staging.mkdir(exist_ok=True)
+    save_checkpoint(learner.state_dict(), staging)
+    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
 
 
 def _check_batches(query: FeatureTable, reference: FeatureTable, config: Config) -> None:
@@ -193,6 +198,12 @@ def _check_batches(query: FeatureTable, reference: FeatureTable, config: Config)
 def threads_per_worker(config: Config) -> int:
     """Torch threads of a training worker: an equal share of this machine's cores, so that none waits."""
     return max(1, (os.cpu_count() or 1) // config.run.workers)
+
+
+def _workers(config: Config) -> int | tuple[int, int]:
+    """How many workers, or how few and how many: Ray Train then goes on with what the cluster has."""
+    fewest, most = config.run.min_workers, config.run.workers
+    return (fewest, most) if 0 < fewest < most else most
 
 
 def _resources(config: Config) -> dict[str, float]:

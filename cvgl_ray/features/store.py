@@ -118,9 +118,9 @@ def read_table(path: str | Path, view: str) -> FeatureTable:
     blocks: list[np.ndarray] = []
     for file in files:
         table = _read(file, ["image_id", "view", "feature"])
-        table = table.filter(pa.compute.equal(table["view"].cast(pa.string()), view))
+        table = table.filter(pa.compute.equal(_strings(table, "view", file), view))
         if len(table):
-            ids += table["image_id"].cast(pa.string()).to_pylist()
+            ids += _strings(table, "image_id", file).to_pylist()
             blocks.append(_matrix(table["feature"], file))
     if not blocks:
         raise InputError(f"feature table {path} has no row of view {view!r}; its column `view` must name it")
@@ -184,6 +184,16 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
         raise InputError(
             f"feature file {path} cannot be read with columns {columns} ({reason}); "
             "remove it, or write it again with them"
+        ) from error
+
+
+def _strings(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(pa.string())
+    except pa.ArrowException as error:
+        kind = table[name].type
+        raise InputError(
+            f"feature file {path} has a column {name} of {kind}; it must hold strings"
         ) from error
 
 
