@@ -1,7 +1,10 @@
 """The command line: parse, call one stage, print its summary."""
 
+import errno
 import json
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,17 @@ import click
 
 from cvgl_ray.config import load_config
 from cvgl_ray.errors import InputError
+
+# What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+)
 
 # The stages are imported inside the commands, after the configuration is read: `--help`, a mistyped option
 # and an unknown key need not wait for ray and torch.
@@ -157,6 +171,7 @@ def _print_report(report: dict[str, Any], output: Path) -> None:
 
 def main() -> None:
     """Run the command line: exit code 0 on success, 2 on bad input with one sentence, 1 otherwise."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a run as Ctrl-C does
     try:
         cli(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -166,6 +181,16 @@ def main() -> None:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"cvgl-ray: {' '.join(message.split())}", err=True)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        click.echo(
+            f"cvgl-ray: cannot read or write{where} ({os.strerror(error.errno)}); what was done is kept: "
+            "make room or mend that, and start the same command again to go on",
+            err=True,
+        )
+        sys.exit(1)
     except click.Abort:
         click.echo("cvgl-ray: interrupted; start the same command again to go on", err=True)
         sys.exit(1)

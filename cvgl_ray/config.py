@@ -184,10 +184,17 @@ class Run(Section):
     """Resources and reproducibility."""
 
     workers: Count = 1  # Ray Train workers
+    min_workers: Annotated[int, Field(ge=0)] = 0  # go on with so few where workers are lost for good; 0: wait
     gpu: bool = False  # one GPU a worker, and for each backbone actor
     seed: Seed = 0  # of initial weights and batches
     agreement: bool = True  # also train two models of half the features, whose agreement judges each round
     max_failures: Annotated[int, Field(ge=0)] = 3  # worker failures survived before the run gives up
+
+    @model_validator(mode="after")
+    def _fewest_are_few(self) -> "Run":
+        if self.min_workers > self.workers:
+            raise ValueError(f"min_workers is {self.min_workers}, more than workers, which is {self.workers}")
+        return self
 
 
 class Config(Section):

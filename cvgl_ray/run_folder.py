@@ -13,11 +13,11 @@ from typing import Any
 
 from cvgl_ray.config import Config
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.store import write_json
+from cvgl_ray.files import write_json
 
 RUN_FILE = "run.json"
 # What may differ between two runs into one folder: resources and places, nothing that changes the result.
-_FREE = {"run": {"workers", "gpu", "max_failures"}, "features": {"actors", "cache"}}
+_FREE = {"run": {"workers", "min_workers", "gpu", "max_failures"}, "features": {"actors", "cache"}}
 _PACKAGES = ("cvgl-ray", "ray", "torch", "timm", "faiss-cpu", "numpy", "pyarrow")
 
 

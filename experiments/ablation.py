@@ -9,6 +9,7 @@ evaluated. Labels are read for the recalls alone: nothing that is fitted or chos
 """
 
 import json
+import math
 import os
 import time
 import tomllib
@@ -35,11 +36,11 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
-from cvgl_ray.features.store import FeatureStore, FeatureTable, file_digest, select, write_atomically
+from cvgl_ray.features.store import FeatureStore, FeatureTable, select
+from cvgl_ray.files import file_digest, write_atomically
 
-SCORES = ("mutual", "coverage")  # label-free, of the last E-step
-JUDGED = ("agreement", "score")  # by models of half the features
-COLUMNS = ("q->r", "r->q", "off best", *SCORES, *JUDGED, "seconds", "fitted", "forwards", "seeds")
+SCORES = ("mutual", "coverage", "agreement", "score")  # label-free, of the last round
+COLUMNS = ("q->r", "r->q", "off best", *SCORES, "seconds", "fitted", "forwards", "seeds")
 CURVE = 20  # at most about so many points of R@1 over the rounds
 
 
@@ -93,7 +94,8 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
         )
         for view in (config.dataset.query_view, config.dataset.reference_view)
     )
-    learner, rounds = start(query, reference, config)
+    judge = HalfModels(query, reference, config).judge if config.run.agreement else None
+    learner, rounds = start(query, reference, config, judge)
     every = max(1, config.mstep.rounds // CURVE)
     seconds, curve, scalars = 0.0, [], {}
     started = time.perf_counter()
@@ -102,16 +104,15 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
         if learner.rounds_done % every == 0 or learner.rounds_done == config.mstep.rounds:
             curve.append(recalls(catalog, tables, config.dataset, learner.adapter))
         started = time.perf_counter()
-    scores = {score: scalars[f"em/{score}"] for score in SCORES}
-    scores |= HalfModels(query, reference, config).judge(learner)
+    learner.return_to_best()
     return {
         "name": name,
         "share": share,
         "config": config.model_dump(mode="json"),
         "seconds": seconds,
         "fitted": sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre"),
-        "scores": scores,
-        "R@1": curve[-1],
+        "scores": {score: scalars.get(f"em/{score}", math.nan) for score in SCORES},
+        "R@1": recalls(catalog, tables, config.dataset, learner.adapter),
         "curve": curve,
     }
 
@@ -146,10 +147,9 @@ def forwards(config: dict[str, Any]) -> str:
     return f"{pretransform_of(views.query).forwards} / {pretransform_of(views.reference).forwards}"
 
 
-def off_best(curve: list[list[float]]) -> float:
-    """How far the last round is behind the best one, in points of R@1, mean of the directions."""
-    means = np.mean(curve, axis=1)
-    return float(means.max() - means[-1])
+def off_best(line: dict[str, Any]) -> float:
+    """How far the kept round is behind the best one, in points of R@1, mean of the directions."""
+    return float(np.mean(line["curve"], axis=1).max() - np.mean(line["R@1"]))
 
 
 def markdown(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -162,7 +162,7 @@ def markdown(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
     for name, done in runs.items():
         recall = np.array([line["R@1"] for line in done])
         cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(recall.mean(0), recall.std(0), strict=True)]
-        cells += [f"{max(off_best(line['curve']) for line in done):.1f}"]
+        cells += [f"{max(off_best(line) for line in done):.1f}"]
         cells += [
             f"{np.mean([line['scores'][score] for line in done]):.2f}" for score in (*SCORES, "agreement")
         ]

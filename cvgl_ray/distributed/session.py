@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 
 import ray
 
@@ -19,6 +20,7 @@ def connect(address: str = "") -> None:
     # Checkpoints come every round; the watcher of node preemptions would add an error line to every run.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         # What workers print stays in Ray's log files: their errors come back by themselves.
         ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False)
@@ -26,6 +28,8 @@ def connect(address: str = "") -> None:
         raise InputError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`"
         ) from error
+    if callable(on_termination):  # Ray puts its own in place, which drains the node for half a minute
+        signal.signal(signal.SIGTERM, on_termination)
 
 
 def cluster_cpus() -> int:

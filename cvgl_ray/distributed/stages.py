@@ -16,7 +16,8 @@ from cvgl_ray.distributed.tensorboard import write_evaluation
 from cvgl_ray.distributed.train import train
 from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.store import fingerprint, read_table, select, write_json
+from cvgl_ray.features.store import fingerprint, read_table, select
+from cvgl_ray.files import write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _features(config: Config, output: Path, address: str) -> Data:
     catalog = layouts.scan(
         dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
     )
-    catalog.write(str(output / "catalog.parquet"))
+    write_atomically(output / "catalog.parquet", lambda temporary: catalog.write(str(temporary)))
     session.connect(address)
     if config.features.table:
         return Data(catalog, _foreign_features(config, catalog))

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import ray.train.torch
 import torch
 
 from cvgl_ray.config import Config
+from cvgl_ray.distributed.checkpoints import last_state, load_checkpoint, save_checkpoint
 from cvgl_ray.distributed.index_actor import actor_matcher, start_index_actor
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.em import collective
@@ -28,9 +28,6 @@ from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.em.views import view_mean
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable, check_same_dimension
-
-CHECKPOINT = "learner.pt"
-JUDGE = "em/score"  # the label-free score by which a round is kept
 
 
 @dataclass(frozen=True)
@@ -51,61 +48,80 @@ def train(
     check_same_dimension(query, reference)
     _check_batches(query, reference, config)
     query, reference = in_canonical_order(query), in_canonical_order(reference)
+    state = last_state(output / "train")
+    if state is None or state["rounds_done"] < config.mstep.rounds:
+        _fit(query, reference, config, state, output)
+        state = last_state(output / "train")
+    assert state is not None  # rank 0 reports one a round
+    return _collect(state, query, reference, config, recipes)
+
+
+def _fit(
+    query: FeatureTable,
+    reference: FeatureTable,
+    config: Config,
+    state: dict[str, Any] | None,
+    output: Path,
+) -> None:
+    """Do the rounds that are left after `state` on Ray Train's workers."""
     features = ray.put(query.features), ray.put(reference.features)
     centre = np.stack([view_mean(query.features), view_mean(reference.features)])
     actor = start_index_actor(config, features, centre, threads=threads_per_worker(config))
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = _Trainer(
         _worker,
-        train_loop_config={"config": config, "features": features, "centre": centre, "actor": actor},
+        train_loop_config={
+            "config": config,
+            "features": features,
+            "centre": centre,
+            "actor": actor,
+            "state": ray.put(state),
+            "staging": str(output.resolve() / "train" / "staging"),
+        },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.run.workers, use_gpu=config.run.gpu, resources_per_worker=_resources(config)
+            num_workers=_workers(config),  # type: ignore[arg-type]
+            use_gpu=config.run.gpu,
+            resources_per_worker=_resources(config),
         ),
         run_config=ray.train.RunConfig(
             storage_path=str(output.resolve()),
             name="train",
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute=JUDGE if config.run.agreement else None
-            ),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
             callbacks=[RoundWriter(str(output.resolve() / "tensorboard"))],  # type: ignore[list-item]
         ),
     )
     try:
-        result = trainer.fit()
-    except ray.train.WorkerGroupError as error:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
     finally:
         ray.kill(actor)
-    assert result.best_checkpoints  # rank 0 reports one a round
-    # The round of the best label-free score, the last of equals; without it the last one.
-    checkpoint, metrics = max(
-        result.best_checkpoints, key=lambda kept: (kept[1].get(JUDGE, 0.0), kept[1]["round"])
-    )
-    judged = {"rounds": metrics["round"] + 1}
-    if config.run.agreement:
-        judged |= {key: metrics[f"em/{key}"] for key in ("agreement", "score")}
-    return _collect(checkpoint, query, reference, config, recipes, judged)
+
+
+class _Trainer(ray.train.torch.TorchTrainer):
+    """Leaves Ctrl-C a KeyboardInterrupt: Ray's handler would exit with code 0, and outlive the training."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 def _collect(
-    checkpoint: ray.train.Checkpoint,
+    state: dict[str, Any],
     query: FeatureTable,
     reference: FeatureTable,
     config: Config,
     recipes: dict[str, Any],
-    judged: dict[str, float],
 ) -> Trained:
-    """The bundle of a run's chosen checkpoint."""
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / CHECKPOINT, weights_only=True)
+    """The bundle of a run's round to keep."""
     learner = build_learner(config, query.dimension)
     learner.load_state_dict(state)
+    kept = learner.return_to_best()
     labels = learner.labels
     assert labels is not None
     rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
     pairs = [(query.image_ids[q], reference.image_ids[r], cosine) for q, r, cosine in rows]
-    return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels) | judged), pairs)
+    return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels) | kept), pairs)
 
 
 def in_canonical_order(table: FeatureTable) -> FeatureTable:
@@ -122,16 +138,18 @@ def _worker(arguments: dict[str, Any]) -> None:
     query, reference = ray.get(list(arguments["features"]))
     device = ray.train.torch.get_device()
     learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            learner.load_state_dict(torch.load(Path(folder) / CHECKPOINT, weights_only=True))
+    state = _latest_state(arguments["state"])
+    if state is not None:
+        learner.load_state_dict(state)
     if isinstance(learner, GradientLearner):
         # Buffers are equal on all workers by construction; broadcasting them would only cost time.
         learner.parallel = ray.train.torch.prepare_model(
             learner.objective, parallel_strategy_kwargs={"forward_sync_buffers": False}
         )
     matcher = actor_matcher(arguments["actor"])
+    judge = None
+    if config.run.agreement and collective.rank() == 0:
+        judge = HalfModels(query, reference, config).judge
     rounds = run_rounds(
         learner,
         query,
@@ -140,23 +158,33 @@ def _worker(arguments: dict[str, Any]) -> None:
         rounds=config.mstep.rounds,
         seed=config.run.seed,
         matcher=matcher,
+        judge=judge,
     )
-    judge = HalfModels(query, reference, config) if config.run.agreement and not collective.rank() else None
     for done in rounds:
-        scalars = dict(done.scalars)
-        if judge is not None:
-            scalars |= {f"em/{key}": value for key, value in judge.judge(learner).items()}
-        _report(learner, {"round": done.number, **scalars})
+        _report(learner, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
 
 
-def _report(learner: Learner, metrics: dict[str, Any]) -> None:
-    """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round."""
+def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
+    """Of the last round that these workers or their predecessors reported, else what the run started from."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        state: dict[str, Any] | None = ray.get(start)
+        return state
+    with checkpoint.as_directory() as folder:
+        return load_checkpoint(Path(folder))
+
+
+def _report(learner: Learner, metrics: dict[str, Any], staging: Path) -> None:
+    """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round.
+
+    staging: a folder of this run, so that a worker that is killed leaves nothing elsewhere.
+    """
     if collective.rank() > 0:
         ray.train.report(metrics)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(learner.state_dict(), Path(folder) / CHECKPOINT)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    staging.mkdir(exist_ok=True)
+    save_checkpoint(learner.state_dict(), staging)
+    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
 
 
 def _check_batches(query: FeatureTable, reference: FeatureTable, config: Config) -> None:
@@ -178,16 +206,26 @@ def threads_per_worker(config: Config) -> int:
     return max(1, (os.cpu_count() or 1) // config.run.workers)
 
 
+def _workers(config: Config) -> int | tuple[int, int]:
+    """How many workers, or how few and how many: Ray Train then goes on with what the cluster has."""
+    fewest, most = config.run.min_workers, config.run.workers
+    return (fewest, most) if 0 < fewest < most else most
+
+
 def _resources(config: Config) -> dict[str, float]:
     return {"CPU": 1, "GPU": 1} if config.run.gpu else {"CPU": 1}
 
 
-def _cause(error: ray.train.WorkerGroupError) -> Exception:
-    """A worker's own InputError, if that is what ended the run, else the error itself."""
-    for failure in error.worker_failures.values():
+def _cause(error: ray.train.TrainingFailedError) -> Exception:
+    """The InputError or OSError (a full disk) behind the end of a run, if any, else the error itself."""
+    failures = (
+        list(error.worker_failures.values()) if isinstance(error, ray.train.WorkerGroupError) else [error]
+    )
+    for failure in failures:
         cause: BaseException | None = failure
         while cause is not None:
-            if isinstance(cause, InputError):
+            if isinstance(cause, InputError | OSError):
                 return cause
-            cause = cause.__cause__ or getattr(cause, "cause", None)
+            inner = (getattr(cause, name, None) for name in ("__cause__", "cause", "controller_failure"))
+            cause = next(filter(None, inner), None)
     return error

@@ -1,6 +1,8 @@
 """What a run leaves: adapter.safetensors, config.json, pseudo_labels.parquet, metrics.json, in one folder.
 
-The folder appears whole or not at all, and loading it never executes anything.
+The folder appears whole or not at all, and loading it never executes anything. While one bundle replaces
+another, a moment passes in which the folder is missing and the earlier one lies beside it as `.<name>.old`:
+a process killed right then leaves it there, and it is read from there.
 """
 
 import json
@@ -18,8 +20,9 @@ from cvgl_ray.config import Config
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
+from cvgl_ray.files import file_digest, sync
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -40,29 +43,34 @@ def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]
 
     pairs: the last round's pseudo-labels (query image_id, reference image_id, cosine).
     """
-    temporary = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    safetensors.torch.save_file(bundle.adapter.state_dict(), temporary / "adapter.safetensors")
+    weights = safetensors.torch.save(bundle.adapter.state_dict())
     description = {
         "format": FORMAT,
         "dimension": bundle.adapter.dimension,
         "width": bundle.adapter.width,
+        "adapter_digest": file_digest(weights),
         "config": bundle.config.model_dump(mode="json"),
         "recipes": bundle.recipes,
     }
-    (temporary / "config.json").write_text(json.dumps(description, indent=2) + "\n")
-    (temporary / "metrics.json").write_text(json.dumps(bundle.scores, indent=2) + "\n")
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    (new / "adapter.safetensors").write_bytes(weights)
+    (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    (new / "metrics.json").write_text(json.dumps(bundle.scores, indent=2) + "\n")
     columns = list(zip(*pairs, strict=True)) or [(), (), ()]
     names = ("query", "reference", "cosine")
     types = (pa.string(), pa.string(), pa.float32())
     table = pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
-    pq.write_table(table, temporary / "pseudo_labels.parquet")
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    pq.write_table(table, new / "pseudo_labels.parquet")
+    for path in (*new.iterdir(), new):
+        sync(path)
+    old = _earlier(folder)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-    temporary.rename(folder)
+    new.rename(folder)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -71,12 +79,17 @@ def load_bundle(folder: Path) -> Bundle:
 
     Raises InputError where the folder is no bundle, or its adapter does not fit its description.
     """
+    if not folder.exists() and _earlier(folder).exists():
+        folder = _earlier(folder)
     try:
         description = json.loads((folder / "config.json").read_text())
         if description["format"] != FORMAT:
             raise ValueError(f"its format is {description['format']}, expected {FORMAT}")
         scores = json.loads((folder / "metrics.json").read_text())
-        state = safetensors.torch.load((folder / "adapter.safetensors").read_bytes())
+        weights = (folder / "adapter.safetensors").read_bytes()
+        if file_digest(weights) != description["adapter_digest"]:
+            raise ValueError("adapter.safetensors is damaged: it does not match the digest in config.json")
+        state = safetensors.torch.load(weights)
         config = Config.model_validate(description["config"])
         adapter = build_adapter(config, description["dimension"])
         adapter.load_state_dict(state)
@@ -89,3 +102,8 @@ def load_bundle(folder: Path) -> Bundle:
         reason = f"config.json has no key {error}" if missing else " ".join(str(error).split())
         raise InputError(f"bundle {folder} cannot be read ({reason}); train again") from error
     return Bundle(adapter.eval(), config, recipes, scores)
+
+
+def _earlier(folder: Path) -> Path:
+    """Where a bundle waits while another takes its place."""
+    return folder.with_name(f".{folder.name}.old")

@@ -1,5 +1,6 @@
 """What the EM loop needs of an M-step, whichever it is, and what a checkpoint must hold of it."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.matching import PseudoLabels
+
+SLACK = 0.02  # of the score: about the chance of a few hundred rows
 
 
 class Learner(ABC):
@@ -18,6 +21,7 @@ class Learner(ABC):
         self.device = torch.device(device)
         self.rounds_done = 0
         self.labels: PseudoLabels | None = None
+        self.best: dict[str, Any] | None = None  # the round to keep, as `keep_best` left it
 
     @abstractmethod
     def m_step(
@@ -31,10 +35,39 @@ class Learner(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and dicts only, so that a checkpoint loads with weights_only."""
         labels = None if self.labels is None else self.labels.as_tensors()
-        return {"adapter": self.adapter.state_dict(), "rounds_done": self.rounds_done, "labels": labels}
+        return {
+            "adapter": self.adapter.state_dict(),
+            "rounds_done": self.rounds_done,
+            "labels": labels,
+            "best": self.best,
+        }
+
+    def keep_best(self, scores: dict[str, float]) -> None:
+        """Remember the present adapter and labels unless their "score" is clearly behind an earlier round's.
+
+        Later rounds are preferred: a small difference of two scores is chance, a collapse is none.
+        """
+        highest = -math.inf if self.best is None else self.best["highest"]
+        if scores["score"] >= highest - SLACK:
+            assert self.labels is not None
+            self.best = {
+                "adapter": {name: value.clone() for name, value in self.adapter.state_dict().items()},
+                "labels": self.labels.as_tensors(),
+                "scores": {"rounds": self.rounds_done, **scores},
+                "highest": max(highest, scores["score"]),
+            }
+
+    def return_to_best(self) -> dict[str, float]:
+        """Take back the round to keep, and give its scores; without a judge the last round stays."""
+        if self.best is None:
+            return {"rounds": self.rounds_done}
+        self.adapter.load_state_dict(self.best["adapter"])
+        self.labels = PseudoLabels.from_tensors(self.best["labels"])
+        scores: dict[str, float] = self.best["scores"]
+        return scores
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a learner of the same configuration."""
         self.adapter.load_state_dict(state["adapter"])
-        self.rounds_done = state["rounds_done"]
+        self.rounds_done, self.best = state["rounds_done"], state["best"]
         self.labels = None if state["labels"] is None else PseudoLabels.from_tensors(state["labels"])

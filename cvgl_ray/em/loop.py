@@ -40,6 +40,7 @@ class EStepRows:
 
 
 Matcher = Callable[[int, EStepRows], PseudoLabels]
+Judge = Callable[[Learner], dict[str, float]]  # label-free scores of a model, "score" among them
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def local_matcher(estep: EStep, graphs: Graphs | None = None) -> Matcher:
     return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs)
 
 
-def start(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learner, Iterator[Round]]:
+def start(
+    query: np.ndarray, reference: np.ndarray, config: Config, judge: Judge | None = None
+) -> tuple[Learner, Iterator[Round]]:
     """An untrained learner and its rounds, done in this process one by one as they are asked for.
 
-    query [Nq, D], reference [Nr, D]: frozen features of any float type.
+    query [Nq, D], reference [Nr, D]: frozen features of any float type; judge: see `run_rounds`.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
     learner = build_learner(config, query.shape[1], centre)
@@ -72,16 +75,9 @@ def start(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Lea
         rounds=config.mstep.rounds,
         seed=config.run.seed,
         matcher=local_matcher(config.estep, graphs),
+        judge=judge,
     )
     return learner, rounds
-
-
-def fit(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learner, list[Round]]:
-    """Train in this process: what a Ray training of one worker does, without Ray. See `start`."""
-    learner, rounds = start(query, reference, config)
-    done = list(rounds)
-    learner.adapter.eval()
-    return learner, done
 
 
 def frozen_graphs(query: np.ndarray, reference: np.ndarray, adapter: ViewCentred) -> Graphs:
@@ -123,10 +119,12 @@ def run_rounds(
     rounds: int,
     seed: int,
     matcher: Matcher,
+    judge: Judge | None = None,
 ) -> Iterator[Round]:
     """Do the rounds that are left, yielding each when it is done.
 
     query [Nq, D], reference [Nr, D]: frozen features of any float type, all rows, the same on every worker.
+    judge: scores the model after each round and so chooses the one to keep (one worker's is enough).
     Raises InputError when the embeddings or the loss are not finite.
     """
     while learner.rounds_done < rounds:
@@ -141,6 +139,10 @@ def run_rounds(
         scalars |= {f"em/{key}": v for key, v in label_free_scores(labels, learner.labels).items()}
         scalars["time/e_step_s"], scalars["time/m_steps_s"] = e_done - started, time.perf_counter() - e_done
         learner.rounds_done, learner.labels = number + 1, labels
+        if judge is not None:
+            scores = judge(learner)
+            learner.keep_best(scores)
+            scalars |= {f"em/{key}": value for key, value in scores.items()}
         yield Round(number, labels, scalars)
 
 

@@ -1,15 +1,15 @@
 """The feature table on disk: Parquet parts and a manifest that says what produced them.
 
-Layout: `ROOT/<view>/<fingerprint>/part-*.parquet` and `manifest.json`. A row is (digest, image_id, view,
-feature). The fingerprint is a hash of the recipe, so another pre-transform or weight file never meets old
-rows; the digest is a hash of the image file, so a picture is never extracted twice under two names.
+Layout: `ROOT/<view>/<fingerprint>/part-<checksum>.parquet` and `manifest.json`. A row is (digest, image_id,
+view, feature). The fingerprint is a hash of the recipe, so another pre-transform or weight file never meets
+old rows; the digest is a hash of the image file, so a picture is never extracted twice under two names; the
+checksum is a hash of the part itself, so that a part which was damaged is not taken for features.
 """
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.files import file_digest, write_atomically, write_json
 
 MANIFEST_VERSION = 1  # raise it when the meaning of a recipe's words changes
 
@@ -42,33 +43,10 @@ class FeatureTable:
         return int(self.features.shape[1])
 
 
-def file_digest(content: bytes) -> str:
-    """BLAKE2b-128 of a file's bytes, in hex."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
 def fingerprint(recipe: dict[str, Any]) -> str:
     """Sixteen hex digits that name a recipe (JSON values only)."""
     text = json.dumps({"version": MANIFEST_VERSION, **recipe}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary)`, then fsync and rename, so that `path` is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, tree: Any) -> None:
-    """Write JSON, indented, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(tree, indent=2) + "\n"))
 
 
 class FeatureStore:
@@ -84,7 +62,8 @@ class FeatureStore:
 
     def digests(self) -> set[str]:
         """Digests of the images that already have a row."""
-        return {digest for part in self._parts() for digest in _read(part, ["digest"])["digest"].to_pylist()}
+        parts = (_read_part(part, ["digest"]) for part in self._parts())
+        return {digest for table in parts for digest in table["digest"].to_pylist()}
 
     def append(self, digests: Sequence[str], image_ids: Sequence[str], features: np.ndarray) -> None:
         """Add rows, [n, D] of any float type, as one part file that appears whole or not at all."""
@@ -96,15 +75,20 @@ class FeatureStore:
             "view": pa.array([self.view] * len(digests), pa.string()),
             "feature": pa.FixedSizeListArray.from_arrays(flat, features.shape[1]),
         }
-        name = f"part-{file_digest(''.join(digests).encode())}.parquet"
-        write_atomically(self.folder / name, lambda temporary: pq.write_table(pa.table(columns), temporary))
+        stream = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), stream)
+        content = stream.getvalue()
+        write_atomically(
+            self.folder / f"part-{file_digest(content)}.parquet",
+            lambda temporary: temporary.write_bytes(content),
+        )
 
     def load(self, image_ids: Sequence[str], digests: Sequence[str]) -> FeatureTable:
         """The rows of these images, found by digest; images without a row (rejected ones) are left out."""
         rows: dict[str, int] = {}
         blocks: list[np.ndarray] = []
         for part in self._parts():
-            table = _read(part, ["digest", "feature"])
+            table = _read_part(part, ["digest", "feature"])
             first = sum(map(len, blocks))
             for row, digest in enumerate(table["digest"].to_pylist(), start=first):
                 rows.setdefault(digest, row)  # two runs with one cache may both have extracted an image
@@ -134,9 +118,9 @@ def read_table(path: str | Path, view: str) -> FeatureTable:
     blocks: list[np.ndarray] = []
     for file in files:
         table = _read(file, ["image_id", "view", "feature"])
-        table = table.filter(pa.compute.equal(table["view"].cast(pa.string()), view))
+        table = table.filter(pa.compute.equal(_strings(table, "view", file), view))
         if len(table):
-            ids += table["image_id"].cast(pa.string()).to_pylist()
+            ids += _strings(table, "image_id", file).to_pylist()
             blocks.append(_matrix(table["feature"], file))
     if not blocks:
         raise InputError(f"feature table {path} has no row of view {view!r}; its column `view` must name it")
@@ -172,14 +156,44 @@ def check_same_dimension(query: FeatureTable, reference: FeatureTable) -> None:
         )
 
 
+def _read_part(path: Path, columns: list[str]) -> pa.Table:
+    """Columns of a part that the store wrote; nothing is parsed unless all bytes are what was written."""
+    content = _content(path)
+    if path.stem != f"part-{file_digest(content)}":
+        raise InputError(
+            f"feature file {path} is damaged: its content is not what its name was made of; remove it, and "
+            "the next run extracts its images again"
+        )
+    return pq.read_table(pa.BufferReader(content), columns=columns)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"feature file {path} cannot be read ({error.strerror}); make it readable"
+        ) from error
+
+
 def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
+        return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"feature file {path} cannot be read with columns {columns} ({reason}); "
             "remove it, or write it again with them"
+        ) from error
+
+
+def _strings(table: pa.Table, name: str, path: Path) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(pa.string())
+    except pa.ArrowException as error:
+        kind = table[name].type
+        raise InputError(
+            f"feature file {path} has a column {name} of {kind}; it must hold strings"
         ) from error
 
 

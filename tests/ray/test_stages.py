@@ -15,7 +15,7 @@ from cvgl_ray.distributed.localize import localize
 from cvgl_ray.distributed.stages import evaluate_stage, extract_stage, train_stage
 from cvgl_ray.distributed.train import in_canonical_order
 from cvgl_ray.em.bundle import load_bundle
-from cvgl_ray.em.loop import fit
+from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import select
 

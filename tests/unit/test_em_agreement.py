@@ -6,7 +6,8 @@ import pytest
 from cvgl_ray.config import load_config
 from cvgl_ray.em import agreement
 from cvgl_ray.em.agreement import HalfModels, pair_agreement
-from cvgl_ray.em.loop import fit, start
+from cvgl_ray.em.fit import fit
+from cvgl_ray.em.loop import start
 from cvgl_ray.em.matching import pseudo_labels
 from cvgl_ray.em.views import unit_rows
 
@@ -72,3 +73,20 @@ def test_pairs_that_one_model_leaves_out_do_not_count():
     assert pair_agreement(same, swapped) == pytest.approx(0.5)
     few = pseudo_labels(eye, unit_rows(np.ones((4, 4))), scores="cosine", threshold=0.9)
     assert pair_agreement(few, few) == 0
+
+
+def test_a_collapse_is_undone_and_a_small_dip_is_not():
+    query, reference = views(1.0)
+    learner, rounds = start(query, reference, CONFIG)
+    kept = []
+    scores = iter([0.80, 0.79])
+    for _ in rounds:
+        learner.keep_best({"score": next(scores)})
+        kept.append(learner.best["scores"]["rounds"])
+    good = {name: value.clone() for name, value in learner.adapter.state_dict().items()}
+    learner.adapter.factors.fill_(0.1)
+    learner.keep_best({"score": 0.77})
+    assert kept == [1, 2]
+    assert learner.return_to_best() == {"rounds": 2, "score": 0.79}
+    for name, value in learner.adapter.state_dict().items():
+        assert (value == good[name]).all()

@@ -119,7 +119,7 @@ def test_a_truncated_file(tmp_path, name, size):
         (lambda d: d["config"].update(surprise=1), "surprise"),
         (lambda d: d.update(dimension="eight"), "cannot be read"),
         (lambda d: d.pop("recipes"), "no key 'recipes'"),
-        (lambda d: d.update(format=2), "its format is 2, expected 1"),
+        (lambda d: d.update(format=1), "its format is 1, expected 2"),
     ],
 )
 def test_a_tampered_description(tmp_path, change, reason):

@@ -15,13 +15,11 @@ from cvgl_ray.features.store import (
     FeatureStore,
     FeatureTable,
     check_same_dimension,
-    file_digest,
     fingerprint,
     read_table,
     select,
-    write_atomically,
-    write_json,
 )
+from cvgl_ray.files import file_digest, write_atomically, write_json
 
 RECIPE = {"backbone": {"name": "x"}, "weights": "00"}
 
@@ -133,7 +131,7 @@ def test_a_truncated_part_is_named(tmp_path):
     [part] = store.folder.glob("part-*.parquet")
     part.write_bytes(part.read_bytes()[:-20])
     for read in (store.digests, lambda: store.load(["0"], ["d0"])):
-        with pytest.raises(InputError, match=rf"{part.name} cannot be read .*; remove it, or write it again"):
+        with pytest.raises(InputError, match=rf"{part.name} is damaged: .*; remove it, and the next run"):
             read()
 
 

@@ -1,0 +1,53 @@
+"""A training's checkpoints on disk, and where a run that was interrupted goes on.
+
+Ray Train keeps account of its checkpoints in a file of its own, which a process killed at the wrong moment
+leaves half-written. A new run therefore trusts no account: it takes the newest checkpoint that is whole.
+"""
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = "learner.pt"
+
+
+def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
+    """Write a learner's state into an existing folder."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    (folder / _NAME).write_bytes(stream.getvalue())  # where the disk is full, torch raises no OSError
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """The state in a folder; raises whatever its readers do where it is missing, half-written or damaged."""
+    path = folder / _NAME
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()  # torch.load itself compares no checksums
+    if damaged:
+        raise zipfile.BadZipFile(f"{path}: {damaged} does not match its checksum")
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def last_state(root: Path) -> dict[str, Any] | None:
+    """The state in the newest whole checkpoint of the training in `root`, None without one.
+
+    All else in `root` is removed, so that Ray Train starts from this state and nothing else.
+    """
+    state, kept = None, None
+    for folder in sorted(root.glob("checkpoint_*"), reverse=True):  # their names are times
+        try:
+            state, kept = load_checkpoint(folder), folder
+        except Exception:  # zip, pickle and file readers each have their own; an older one will do
+            continue
+        break
+    for path in root.glob("*"):
+        if path.is_dir() and path != kept:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink(missing_ok=True)
+    return state

@@ -1,0 +1,40 @@
+"""Files that appear whole or not at all, and digests that tell whether they still are what was written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def file_digest(content: bytes) -> str:
+    """BLAKE2b-128 of a file's bytes, in hex."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(temporary)`, then fsync and rename, so that `path` is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Write JSON, indented, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(tree, indent=2) + "\n"))
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, reach the disk before returning."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

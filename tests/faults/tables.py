@@ -1,0 +1,55 @@
+"""Feature tables to train on, and what a training on them comes to without Ray."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from cvgl_ray.config import Config
+from cvgl_ray.distributed.train import in_canonical_order, threads_per_worker
+from cvgl_ray.em.fit import fit
+from cvgl_ray.em.learner import Learner
+from cvgl_ray.em.loop import Round
+from cvgl_ray.features.store import FeatureTable
+
+Tables = tuple[FeatureTable, FeatureTable]
+
+
+def two_views(places: int = 120, images: int = 2, dimension: int = 48) -> Tables:
+    """Several images a place in the first view and one in the second: its vector, the view's and noise."""
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((places, dimension), dtype=np.float32)
+    tables = []
+    for name, count in (("q", images), ("r", 1)):
+        seen = np.repeat(truth, count, axis=0) + rng.standard_normal(dimension, dtype=np.float32)
+        seen += rng.standard_normal(seen.shape, dtype=np.float32)
+        tables.append(FeatureTable([f"{name}/{row}" for row in range(len(seen))], seen.astype(np.float16)))
+    return tables[0], tables[1]
+
+
+def undisturbed(tables: Tables, config: Config) -> tuple[Learner, list[Round]]:
+    """All rounds in this very process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_per_worker(config))
+    try:
+        query, reference = (in_canonical_order(table).features for table in tables)
+        return fit(query, reference, config)
+    finally:
+        torch.set_num_threads(before)
+
+
+def assert_same(one: Any, other: Any, path: str = "state") -> None:
+    """Two trees of tensors and numbers agree to the last bit."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path

@@ -1,0 +1,175 @@
+"""Processes of a training are killed; what comes out is bit for bit what comes out undisturbed."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from processes import awaited, below, checkpoints, named
+from ray.util.placement_group import placement_group_table
+from tables import assert_same, two_views, undisturbed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cvgl_ray.config import Config, load_config
+from cvgl_ray.distributed.checkpoints import last_state
+from cvgl_ray.distributed.train import train
+
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
+
+QUIET_S = 3.0  # longer than a round: no checkpoint in such a time means that the workers wait
+TRAINING = ("TrainController", "TrainWorker", "IndexActor")
+
+
+def configured(kind: str, rounds: int, *more: str) -> Config:
+    steps = () if kind == "attenuation" else ("mstep.steps_per_round=200", "mstep.batch_size=32")
+    return load_config(None, (f"adapter.kind={kind}", f"mstep.rounds={rounds}", *steps, *more))
+
+
+def disturbed(config: Config, output: Path, fault: Callable[[Path], None]) -> dict[str, Any]:
+    """The state after a training during which `fault` happened."""
+    with ThreadPoolExecutor(1) as pool:
+        culprit = pool.submit(fault, output)
+        train(*two_views(), config, {}, output)
+        culprit.result(timeout=1)
+    state = last_state(output / "train")
+    assert state is not None
+    return state
+
+
+def some_rounds(output: Path, count: int = 2) -> None:
+    """Wait for so many more rounds."""
+    before, seen = set(checkpoints(output)), set()
+
+    def enough() -> bool:
+        seen.update(checkpoints(output))
+        return len(seen - before) >= count
+
+    awaited(enough, f"{count} rounds")
+
+
+def stop_in_an_e_step(output: Path) -> tuple[int, int]:
+    """Halt the index actor and wait until the worker waits for it; both process ids (actor, worker)."""
+    some_rounds(output)
+    [actor], [worker] = named("IndexActor"), named("TrainWorker")
+    os.kill(actor, signal.SIGSTOP)
+    last, since = checkpoints(output), time.monotonic()
+    while time.monotonic() - since < QUIET_S:
+        if checkpoints(output) != last:
+            last, since = checkpoints(output), time.monotonic()
+        time.sleep(0.02)
+    return actor, worker
+
+
+def worker_in_an_e_step(output: Path) -> None:
+    actor, worker = stop_in_an_e_step(output)
+    os.kill(worker, signal.SIGKILL)
+    os.kill(actor, signal.SIGCONT)
+
+
+def index_actor(output: Path) -> None:
+    actor, worker = stop_in_an_e_step(output)
+    os.kill(actor, signal.SIGKILL)
+    awaited(lambda: set(named("IndexActor")) - {actor}, "a new index actor")
+    assert named("TrainWorker") == [worker]  # it was not lost with the actor: it handed its rows over again
+
+
+def worker_in_an_m_step(output: Path) -> None:
+    """Kill the worker late in a round; most of a linear round is its M-step (asserted on the logs)."""
+    some_rounds(output)
+    times = []
+    for _ in range(2):
+        last = checkpoints(output)[-1]
+        awaited(lambda last=last: checkpoints(output)[-1] != last, "the next round")
+        times.append(time.monotonic())
+    [worker] = named("TrainWorker")
+    time.sleep(0.7 * (times[1] - times[0]))
+    os.kill(worker, signal.SIGKILL)
+
+
+def test_a_linear_training_survives_each_loss_bit_for_bit(tmp_path: Path) -> None:
+    def faults(output: Path) -> None:
+        worker_in_an_m_step(output)
+        worker_in_an_e_step(output)
+        index_actor(output)
+
+    config = configured("linear", 24)
+    assert_same(disturbed(config, tmp_path, faults), undisturbed(two_views(), config)[0].state_dict())
+    scalars = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    e_steps, m_steps = (
+        [event.value for event in scalars.Scalars(f"time/{name}_s")] for name in ("e_step", "m_steps")
+    )
+    assert np.median(m_steps) > np.median(e_steps)
+    assert max(e_steps) > QUIET_S  # the one in which the index actor was lost
+    assert [event.step for event in scalars.Scalars("loss/loss")] == list(range(24))  # each logged once
+
+
+@pytest.mark.parametrize("fault", [worker_in_an_e_step, index_actor])
+def test_an_attenuation_survives_a_loss_bit_for_bit(tmp_path: Path, fault: Callable[[Path], None]) -> None:
+    config = configured("attenuation", 24)
+    assert_same(disturbed(config, tmp_path, fault), undisturbed(two_views(), config)[0].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("rounds", "kills"),
+    [(20, 2), pytest.param(300, 8, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+)
+def test_a_soak_with_random_kills_ends_and_leaks_nothing(tmp_path: Path, rounds: int, kills: int) -> None:
+    rng, stop = random.Random(rounds), threading.Event()
+    memory: dict[int, list[int]] = defaultdict(list)  # bytes, by process, five times a second
+
+    def kill_at_random(output: Path) -> None:
+        for _ in range(kills):
+            some_rounds(output, rng.randint(1, max(2, rounds // (2 * kills))))
+            victim = rng.choice(["TrainWorker", "IndexActor"])
+            os.kill(awaited(lambda victim=victim: named(victim), victim)[0], signal.SIGKILL)
+
+    def measure() -> None:
+        while not stop.wait(0.2):
+            for process in (os.getpid(), *(p for title in TRAINING for p in named(title))):
+                memory[process].append(resident(process))
+
+    config = configured("linear", rounds, f"run.max_failures={kills}", "mstep.steps_per_round=5")
+    opened = len(os.listdir("/proc/self/fd"))
+    sampler = threading.Thread(target=measure)
+    sampler.start()
+    try:
+        state = disturbed(config, tmp_path, kill_at_random)
+    finally:
+        stop.set()
+        sampler.join()
+    assert state["rounds_done"] == rounds
+    assert_same(state, undisturbed(two_views(), config)[0].state_dict())
+    awaited(lambda: ray.available_resources().get("CPU") == 2, "all CPUs free again", 60)
+    awaited(lambda: not [p for title in (*TRAINING, "Cleaner") for p in named(title)], "no actor is left", 60)
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+    assert len(list((tmp_path / "train").iterdir())) == 1  # the last checkpoint
+    assert len(os.listdir("/proc/self/fd")) < opened + 30
+    for process, sizes in memory.items():
+        if len(sizes) > 100:  # 20 s: long enough to tell a leak from a start
+            quarter = len(sizes) // 4
+            growth = np.median(sizes[-quarter:]) - np.median(sizes[quarter : 2 * quarter])
+            print(f"process {process}: {sizes[-1] / 2**20:.0f} MiB, grown by {growth / 2**20:.1f}")
+            assert growth < 40 * 2**20
+
+
+def resident(process: int) -> int:
+    """Resident memory in bytes, 0 where the process has ended."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def test_no_process_of_an_earlier_training_is_left() -> None:
+    """After the tests above, what is left of Ray's workers is idle."""
+    busy = [command for _, command in below(os.getpid()) if command.startswith("ray::Train")]
+    assert not busy
