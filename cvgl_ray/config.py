@@ -25,6 +25,17 @@ def _layer(value: object) -> object:
     return value
 
 
+def _image_size(value: object) -> object:
+    if isinstance(value, list | tuple):
+        fits = len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+    else:
+        fits = type(value) is int and value >= 0
+    if not fits:
+        raise ValueError(f"{value!r} is neither a square's side nor a strip's [height, width], in px")
+    return value
+
+
+ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_image_size)]
 Layer = Annotated[Literal["final"] | int, BeforeValidator(_layer)]
 
 
@@ -64,7 +75,7 @@ class Backbone(Section):
     # Outer radii, in half-sides, of rings around the centre that are pooled apart; empty: the whole map.
     rings: tuple[Positive, ...] = (0.25, 0.5, 0.7, 0.9, 1.1, 1.5)
     normalize_tokens: bool = False  # L2-normalise each token before pooling, as the paper does
-    image_size: Annotated[int, Field(ge=0)] = 0  # px; 0: the model's own
+    image_size: ImageSize = 0  # px; 0: the model's own; [height, width] for strips
     crop_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # of the resized image; 0: the model's own
     interpolation: Literal["", "bilinear", "bicubic"] = ""  # "": the model's own
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the forward
@@ -83,9 +94,17 @@ class Backbone(Section):
 class Pretransform(Section):
     """What is done to an image of a view before the backbone; one forward per crop, orientation and flip."""
 
-    orientations: Literal[1, 2, 4, 8] = 1  # headings averaged: 0 and 90 degrees, all quarters, all eighths
+    # A picture; a street panorama; or a satellite tile unrolled like one. The last two are strips.
+    projection: Literal["plane", "panorama", "polar"] = "plane"
+    orientations: Literal[1, 2, 4, 8] = 1  # headings averaged: 0 and 90 degrees, quarters, eighths; or rolls
     crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)  # central crops, share of the side
     flip: bool = False  # also the mirrored image
+
+    @model_validator(mode="after")
+    def _panorama_is_whole(self) -> "Pretransform":
+        if self.projection == "panorama" and self.crops != (1.0,):
+            raise ValueError(f"a panorama is taken whole, crops = [1.0], found {list(self.crops)}")
+        return self
 
 
 class Pretransforms(Section):
@@ -210,6 +229,22 @@ class Config(Section):
     loss: Loss = Loss()
     run: Run = Run()
 
+    @model_validator(mode="after")
+    def _strips_fit(self) -> "Config":
+        projections = [self.pretransform.query.projection, self.pretransform.reference.projection]
+        strip = isinstance(self.backbone.image_size, tuple)
+        if any((projection != "plane") != strip for projection in projections):
+            raise ValueError(
+                'projection must be "plane" in both views, or in neither, and then backbone.image_size is '
+                f"[height, width]; found {projections} and image_size {self.backbone.image_size}"
+            )
+        if strip and (self.backbone.rings or self.backbone.crop_fraction):
+            raise ValueError(
+                f'rings and crop_fraction need projection "plane" in both views, found {projections}; '
+                "set backbone.rings = [] and backbone.crop_fraction = 0"
+            )
+        return self
+
 
 def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Config:
     """Read a TOML file (none: the defaults) and apply `section.key=value` overrides, values in TOML syntax.
@@ -257,7 +292,7 @@ def _explain(error: ValidationError) -> str:
         valid = ", ".join(_keys_at(fault["loc"][:-1]))
         return f"unknown key {key!r} in the configuration; valid keys here are: {valid}"
     found = json.dumps(fault["input"], default=str)
-    where = f"configuration key {key!r}"
+    where = f"configuration key {key!r}" if key else "configuration"
     if fault["type"] == "model_type":
         return f"{where} is {found}: it is a section; its keys are: {', '.join(_keys_at(fault['loc']))}"
     if fault["type"] == "value_error":

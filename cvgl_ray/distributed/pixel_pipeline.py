@@ -4,7 +4,6 @@ One Ray Data row is one batch of images, so that a batch stays whole whatever Ra
 """
 
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from cvgl_ray.distributed import session
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.pixels import BrokenImageError, decode
+from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.recipe import pretransform_of
 from cvgl_ray.features.store import FeatureStore
 
@@ -54,20 +54,16 @@ def _pipeline(batches: list[dict[str, Any]], backbone: FrozenBackbone, config: C
     # On CPUs Ray fuses both steps into the actors, so one actor a core keeps every core at work.
     actors = config.features.actors or (session.cluster_gpus() if gpu else session.cluster_cpus())
     shared = ray.put(backbone)
-    views = (
-        (config.dataset.query_view, config.pretransform.query),
-        (config.dataset.reference_view, config.pretransform.reference),
-    )
+    pretransforms = {
+        config.dataset.query_view: pretransform_of(config.pretransform.query),
+        config.dataset.reference_view: pretransform_of(config.pretransform.reference),
+    }
     return (
         ray.data.from_items(batches, override_num_blocks=len(batches))
-        .map(_Decode(shared, {view: section.crops for view, section in views}), num_cpus=1)
+        .map(_Decode(shared, pretransforms), num_cpus=1)
         .map(
             _Embed,  # type: ignore[arg-type]  # Ray constructs the class in its actors
-            fn_constructor_args=(
-                shared,
-                {view: pretransform_of(section) for view, section in views},
-                "cuda" if gpu else "cpu",
-            ),
+            fn_constructor_args=(shared, pretransforms, "cuda" if gpu else "cpu"),
             compute=ray.data.ActorPoolStrategy(size=max(1, actors)),
             num_cpus=0 if gpu else 1,
             num_gpus=1 if gpu else 0,
@@ -78,15 +74,16 @@ def _pipeline(batches: list[dict[str, Any]], backbone: FrozenBackbone, config: C
 class _Decode:
     """Ray Data task: one batch of files -> prepared pixels [n, crops, 3, H, W] uint8, and the broken ones."""
 
-    def __init__(self, backbone: ray.ObjectRef, crops: Mapping[str, Sequence[float]]) -> None:
-        self.backbone, self.crops = backbone, crops
+    def __init__(self, backbone: ray.ObjectRef, pretransforms: dict[str, Pretransform]) -> None:
+        self.backbone, self.pretransforms = backbone, pretransforms
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         backbone: FrozenBackbone = ray.get(self.backbone)
+        pretransform = self.pretransforms[batch["view"]]
         pixels, kept, broken, reasons = [], [], [], []
         for row, (digest, uri) in enumerate(zip(batch["digests"], batch["uris"], strict=True)):
             try:
-                pixels.append(backbone.prepare(decode(read_bytes(uri)), self.crops[batch["view"]]))
+                pixels.append(backbone.prepare(decode(read_bytes(uri)), pretransform))
                 kept.append(row)
             except (BrokenImageError, OSError) as error:
                 broken.append(digest)
@@ -104,7 +101,7 @@ class _Decode:
 class _Embed:
     """Ray Data actor: holds the backbone; pixels -> features."""
 
-    def __init__(self, backbone: ray.ObjectRef, pretransforms: dict[str, Any], device: str) -> None:
+    def __init__(self, backbone: ray.ObjectRef, pretransforms: dict[str, Pretransform], device: str) -> None:
         self.backbone: FrozenBackbone = ray.get(backbone)
         self.backbone.to(device)
         self.pretransforms = pretransforms

@@ -14,7 +14,7 @@ from torch import nn
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.pooling import pool, ring_members
-from cvgl_ray.features.pretransform import Pretransform, central_crop, orient
+from cvgl_ray.features.pretransform import Pretransform, central_crop, orient, projections
 
 Layer = Literal["final"] | int
 FACETS = {"query": 0, "key": 1, "value": 2}  # their order in timm's fused qkv projection
@@ -35,6 +35,7 @@ class FrozenBackbone:
     layers: "final" (the model's last map or tokens) or indices of blocks / stages, negative from the end.
     rings: outer radii of concentric rings pooled apart (see pooling.ring_members); none: the whole map.
     Every pooled vector is L2-normalised, then all are concatenated and the whole is L2-normalised.
+    image_size: px of a square input, or height and width of a strip (see pretransform.projections).
     facet: "token" for a layer's output, or the query / key / value projection of a ViT block.
     """
 
@@ -48,7 +49,7 @@ class FrozenBackbone:
         gem_power: float = 3.0,
         rings: Sequence[float] = (),
         normalize_tokens: bool = False,
-        image_size: int = 0,
+        image_size: int | tuple[int, int] = 0,
         crop_fraction: float = 0.0,
         interpolation: str = "",
         device: str = "cpu",
@@ -61,14 +62,7 @@ class FrozenBackbone:
         _check_layers(model, self.layers, facet, pooling)
         self.model = model.eval().requires_grad_(False).to(self.device, dtype)
         data = timm.data.resolve_model_data_config(model)
-        size = image_size or data["input_size"][-1]
-        self._resize = timm.data.create_transform(
-            input_size=(3, size, size),
-            crop_pct=crop_fraction or data["crop_pct"],
-            crop_mode=data["crop_mode"],
-            interpolation=interpolation or data["interpolation"],
-            normalize=False,
-        )
+        self._projections = projections(data, image_size, crop_fraction, interpolation)
         self._mean, self._std = (
             torch.tensor(data[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")
         )
@@ -79,9 +73,10 @@ class FrozenBackbone:
         self.model.to(self.device)
         self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
 
-    def prepare(self, image: Image.Image, crops: Sequence[float] = (1.0,)) -> np.ndarray:
-        """Resize an RGB picture, once a central crop, to the model's input: [len(crops), 3, H, W] uint8."""
-        return np.stack([np.asarray(self._resize(central_crop(image, share))) for share in crops])
+    def prepare(self, image: Image.Image, pretransform: Pretransform) -> np.ndarray:
+        """Bring an RGB picture, once a central crop, to the model's input: [crops, 3, H, W] uint8."""
+        project = self._projections[pretransform.projection]
+        return np.stack([np.asarray(project(central_crop(image, share))) for share in pretransform.crops])
 
     @torch.inference_mode()
     def embed(self, images: np.ndarray, pretransform: Pretransform) -> np.ndarray:
@@ -94,7 +89,7 @@ class FrozenBackbone:
         for crop in range(images.shape[1]):
             batch = torch.from_numpy(np.ascontiguousarray(images[:, crop])).to(self.device)
             batch = (batch.to(torch.float32) / 255 - self._mean) / self._std
-            for turned in orient(batch, pretransform.orientations, pretransform.flip):
+            for turned in orient(batch, pretransform):
                 total = total + self._forward(turned.to(self.dtype))
         features = F.normalize(total, dim=-1).cpu().numpy()
         if not np.isfinite(features).all():  # before they reach the store, where they would count as done
@@ -139,21 +134,22 @@ class FrozenBackbone:
         else:
             final = self.model.forward_features(batch)  # type: ignore[operator]
         if final is not None:
-            found["final"] = self._final(final)
+            found["final"] = self._final(final, batch)
         return [found[layer] for layer in self.layers]
 
-    def _final(self, output: torch.Tensor) -> TokenMap:
+    def _final(self, output: torch.Tensor, batch: torch.Tensor) -> TokenMap:
         if output.ndim == 3:  # a transformer's tokens [B, P + N, D]
-            return self._tokens(output)
+            return self._tokens(output, batch)
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             output = output.permute(0, 3, 1, 2)
         return TokenMap(output.flatten(2).transpose(1, 2), (output.shape[2], output.shape[3]))
 
-    def _tokens(self, output: torch.Tensor) -> TokenMap:
+    def _tokens(self, output: torch.Tensor, batch: torch.Tensor) -> TokenMap:
         patches, prefix = output[:, self._prefix_tokens :], output[:, : self._prefix_tokens]
-        side = math.isqrt(patches.shape[1])
-        assert side * side == patches.shape[1]  # `prepare` makes square pictures
-        return TokenMap(patches, (side, side), prefix)
+        count = patches.shape[1]
+        height = round(math.sqrt(count * batch.shape[2] / batch.shape[3]))  # patches are square
+        assert count % height == 0
+        return TokenMap(patches, (height, count // height), prefix)
 
     def _attention_facets(self, batch: torch.Tensor) -> list[TokenMap]:
         blocks, which = self.model.blocks, FACETS[self.facet]
@@ -172,7 +168,7 @@ class FrozenBackbone:
         finally:
             for hook in hooks:
                 hook.remove()
-        return [self._tokens(caught[int(index)].chunk(3, dim=-1)[which]) for index in self.layers]
+        return [self._tokens(caught[int(index)].chunk(3, dim=-1)[which], batch) for index in self.layers]
 
     @property
     def _prefix_tokens(self) -> int:

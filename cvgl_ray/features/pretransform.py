@@ -1,30 +1,82 @@
-"""What is done to an image of a view before the backbone: central crops, headings, mirror images.
+"""What is done to an image of a view before the backbone: projection, central crops, headings, mirror images.
 
 A satellite tile and a drone picture share no heading and no footprint; averaging the feature over several
 of both makes it insensitive to either. Each variant costs one forward of the backbone.
+
+A street panorama is a strip: its columns are azimuths, and turning it rolls it. A satellite tile unrolled
+about its centre is such a strip too.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torchvision.transforms import Compose
+
+Projection = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Pretransform:
-    """Central crops (share of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not."""
+    """Central crops (share of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not.
+
+    projection: one of those that `projections` makes.
+    """
 
     orientations: int = 1
     crops: Sequence[float] = (1.0,)
     flip: bool = False
+    projection: str = "plane"
 
     @property
     def forwards(self) -> int:
         """Backbone forwards an image."""
         return self.orientations * len(self.crops) * (2 if self.flip else 1)
+
+
+def projections(
+    data: dict[str, Any], image_size: int | tuple[int, int], crop_fraction: float, interpolation: str
+) -> dict[str, Projection]:
+    """How an RGB picture becomes the model's input [3, H, W] uint8, by the projection's name.
+
+    data: the model's own preprocessing, as timm resolves it. image_size: px of a square input (0: the model's
+    own), which makes "plane": the picture resized and cut as the model's data was; or height and width of a
+    strip, which make "panorama": the whole picture resized, nothing cut; and "polar": the tile unrolled.
+    """
+    make = partial(
+        timm.data.create_transform, interpolation=interpolation or data["interpolation"], normalize=False
+    )
+    if isinstance(image_size, tuple):
+        # A tile of twice the strip's height has a pixel of radius a row, so that unrolling skips none.
+        square = make((3, 2 * image_size[0], 2 * image_size[0]), crop_pct=1.0, crop_mode="center")
+        return {
+            "panorama": make((3, *image_size), crop_pct=1.0, crop_mode="squash"),
+            "polar": Compose([square, partial(unroll, shape=image_size)]),
+        }
+    size = image_size or data["input_size"][-1]
+    crop = crop_fraction or data["crop_pct"]
+    return {"plane": make((3, size, size), crop_pct=crop, crop_mode=data["crop_mode"])}
+
+
+def unroll(tile: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """A satellite tile [3, S, S] uint8, north up, as the strip [3, *shape] that a panorama at its centre is.
+
+    The polar transform of Shi et al., NeurIPS 2019 (Spatial-Aware Feature Aggregation), at pixel centres:
+    rows are radii, the tile's inscribed circle on top and its centre at the bottom; columns are azimuths,
+    clockwise from the seam in the south, since north-aligned panoramas have north in the middle.
+    """
+    height, width = shape
+    radius = 1 - (torch.arange(height)[:, None] + 0.5) / height  # in half-sides
+    azimuth = (torch.arange(width)[None, :] + 0.5) * (2 * math.pi / width) - math.pi  # from north
+    grid = torch.stack([radius * azimuth.sin(), -radius * azimuth.cos()], dim=-1)[None]
+    strip = F.grid_sample(tile[None].float(), grid, padding_mode="border", align_corners=False)
+    return strip[0].round().to(torch.uint8)
 
 
 def central_crop(image: Image.Image, share: float) -> Image.Image:
@@ -36,15 +88,19 @@ def central_crop(image: Image.Image, share: float) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def orient(images: torch.Tensor, orientations: int, flip: bool) -> Iterator[torch.Tensor]:
-    """Yield [B, C, H, W] once for each heading, then the same mirrored where `flip` is set.
+def orient(images: torch.Tensor, view: Pretransform) -> Iterator[torch.Tensor]:
+    """Yield [B, C, H, W] once for each of the view's headings, then the same mirrored where `flip` is set.
 
-    Two orientations are 0 and 90 degrees: with rings, half a turn adds little (experiments/LOG.md).
-    Multiples of 90 degrees are exact; the others are resampled with reflected borders.
+    A plane picture is rotated. Two orientations are 0 and 90 degrees: with rings, half a turn adds little
+    (experiments/LOG.md). Multiples of 90 degrees are exact; the others are resampled with reflected borders.
+    A strip is rolled in equal shares of its width: each heading puts the seam elsewhere.
     """
-    for mirrored in (images, images.flip(-1)) if flip else (images,):
-        for turn in range(orientations):
-            yield _rotate(mirrored, turn * 360 / max(4, orientations))
+    for mirrored in (images, images.flip(-1)) if view.flip else (images,):
+        for turn in range(view.orientations):
+            if view.projection == "plane":
+                yield _rotate(mirrored, turn * 360 / max(4, view.orientations))
+            else:
+                yield mirrored.roll(turn * images.shape[-1] // view.orientations, dims=-1)
 
 
 def _rotate(images: torch.Tensor, degrees: float) -> torch.Tensor:

@@ -41,7 +41,7 @@ def build_backbone(section: config.Backbone, device: str = "cpu") -> FrozenBackb
 
 def pretransform_of(section: config.Pretransform) -> Pretransform:
     """The configured pre-transform of one view."""
-    return Pretransform(section.orientations, section.crops, section.flip)
+    return Pretransform(section.orientations, section.crops, section.flip, section.projection)
 
 
 def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pretransform) -> dict[str, Any]:
@@ -49,10 +49,12 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
 
     JSON values only. Two recipes that are equal give the same features; checkpoint paths do not enter.
     """
+    # Left out at its default: features extracted when it was the only projection stay valid.
+    implied = {"projection"} if view.projection == "plane" else None
     data = timm.data.resolve_model_data_config(backbone.model)
     return {
         "backbone": section.model_dump(mode="json", exclude=_SOURCE_FIELDS),
         "weights": weights_digest(backbone.model),
         "preprocessing": {key: data[key] for key in sorted(data)},
-        "pretransform": view.model_dump(mode="json"),
+        "pretransform": view.model_dump(mode="json", exclude=implied),
     }

@@ -14,13 +14,18 @@ CLASSIFIERS = ("head.", "head_dist.", "classifier.", "fc.", "head_drop.")
 
 
 def build_model(
-    name: str, *, checkpoint: str = "", pretrained: bool = True, seed: int = 0, image_size: int = 0
+    name: str,
+    *,
+    checkpoint: str = "",
+    pretrained: bool = True,
+    seed: int = 0,
+    image_size: int | tuple[int, int] = 0,
 ) -> nn.Module:
     """Create a timm model without classifier.
 
     checkpoint: a local `.safetensors` file, or one that `torch.load(weights_only=True)` reads; its
     classifier, if any, is ignored.
-    image_size: px; resizes a transformer's position embedding; 0 keeps the model's own.
+    image_size: px, or height and width; resizes a transformer's position embedding; 0 keeps the model's own.
     Raises InputError for an unknown name, an unreachable hub, a checkpoint that does not fit the model, or
     an image size that the model cannot take.
     """

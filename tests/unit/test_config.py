@@ -13,6 +13,14 @@ from cvgl_ray.errors import InputError
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
 
+STRIPS = (
+    "pretransform.query.projection=panorama",
+    "pretransform.reference.projection=polar",
+    "backbone.image_size=[64, 256]",
+    "backbone.rings=[]",
+)
+
+
 def test_no_file_gives_the_defaults():
     assert load_config(None) == Config()
     assert Config().backbone.name == "vit_base_patch14_dinov2.lvd142m"
@@ -20,7 +28,7 @@ def test_no_file_gives_the_defaults():
 
 @pytest.mark.parametrize("kind", ["attenuation", "linear"])
 def test_the_resolved_configuration_reads_back_the_same(kind):
-    overrides = (f"adapter.kind={kind}", "backbone.layers=[1, 2]", "pretransform.query.crops=[1.0, 0.8]")
+    overrides = (f"adapter.kind={kind}", "backbone.layers=[1, 2]", *STRIPS)
     config = load_config(None, overrides)
     assert Config.model_validate_json(config.model_dump_json()) == config
 
@@ -47,6 +55,7 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(tmp_path):
         ('dataset.distractors=["a", "b"]', ("a", "b")),
         ('backbone.layers=[1, -1, "final"]', (1, -1, "final")),
         ("mstep.learning_rate=1e-3", 1e-3),
+        ("backbone.image_size=64", 64),
         ("run.gpu=true", True),
     ],
 )
@@ -63,7 +72,10 @@ def test_override_values_are_toml_or_text(override, value):
             "unknown key 'foo' in the configuration; valid keys here are: dataset, backbone, .*run",
         ),
         ("mstep.roundz=3", "unknown key 'mstep.roundz' .*valid keys here are: rounds, steps_per_round, "),
-        ("pretransform.query.turn=1", "unknown key 'pretransform.query.turn' .*: orientations, crops, flip"),
+        (
+            "pretransform.query.turn=1",
+            "unknown key 'pretransform.query.turn' .*: projection, orientations, crops",
+        ),
         ("mstep.rounds=five", "'mstep.rounds' is \"five\": input should be a valid integer"),
         ("mstep.rounds=1.5", "'mstep.rounds' is 1.5: input should be a valid integer"),
         ("mstep.rounds=0", "'mstep.rounds' is 0: input should be greater than or equal to 1"),
@@ -80,6 +92,9 @@ def test_override_values_are_toml_or_text(override, value):
             "'backbone.layers.0': 'last' is neither \"final\" nor the index of a block",
         ),
         ("backbone.layers=[1, 2.0]", "'backbone.layers.1': 2.0 is neither"),
+        ("backbone.image_size=-1", "'backbone.image_size': -1 is neither a square's side nor a strip's"),
+        ("backbone.image_size=[64]", r"'backbone.image_size': \[64\] is neither"),
+        ("backbone.image_size=[64, 0]", r"'backbone.image_size': \[64, 0\] is neither"),
         ("pretransform.query.orientations=3", "is 3: input should be 1, 2, 4 or 8"),
         (
             "pretransform.query.crops=[0.5, 1.5]",
@@ -91,7 +106,7 @@ def test_override_values_are_toml_or_text(override, value):
         ),
         (
             "pretransform.query=3",
-            "'pretransform.query' is 3: it is a section; its keys are: orientations, crops",
+            "'pretransform.query' is 3: it is a section; its keys are: projection, orientations, crops",
         ),
     ],
 )
@@ -128,6 +143,18 @@ def test_an_override_of_another_form_is_refused(override):
             'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"',
         ),
         (["estep.index=IVF4,Flat"], "'estep': neighbourhood needs all rows"),
+        (
+            [*STRIPS, "pretransform.query.crops=[0.5]"],
+            r"'pretransform\.query': a panorama is taken whole, crops = \[1\.0\], found \[0\.5\]",
+        ),
+        (
+            [*STRIPS, "pretransform.reference.projection=plane"],
+            r"\['panorama', 'plane'\] and image_size \(64, 256\)",
+        ),
+        ([*STRIPS, "backbone.image_size=64"], "'polar'.* and image_size 64"),
+        (["backbone.image_size=[64, 256]"], r"'plane'\] and image_size \(64, 256\)"),
+        ([*STRIPS, "backbone.rings=[0.5]"], r"configuration: rings .*set backbone\.rings = \[\]"),
+        ([*STRIPS, "backbone.crop_fraction=0.9"], r"crop_fraction need projection \"plane\""),
     ],
 )
 def test_an_impossible_combination_is_refused(overrides, message):

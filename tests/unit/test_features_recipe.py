@@ -44,6 +44,7 @@ def test_a_backbone_is_built_as_configured():
 def test_a_pretransform_is_made_as_configured():
     section = config.Pretransform(orientations=4, crops=(1.0, 0.8), flip=True)
     assert pretransform_of(section) == Pretransform(4, (1.0, 0.8), True)
+    assert pretransform_of(config.Pretransform(projection="polar")) == Pretransform(projection="polar")
 
 
 def test_the_same_recipe_has_the_same_name():
@@ -72,10 +73,23 @@ def test_another_backbone_has_another_name(fields):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"orientations": 2}, {"crops": (0.9,)}, {"crops": (1.0, 0.9)}, {"flip": True}]
+    "fields",
+    [
+        {"orientations": 2},
+        {"crops": (0.9,)},
+        {"crops": (1.0, 0.9)},
+        {"flip": True},
+        {"projection": "panorama"},
+        {"projection": "polar"},
+    ],
 )
 def test_another_pretransform_has_another_name(fields):
     assert print_of(TINY, **fields) != print_of(TINY)
+
+
+def test_features_from_before_there_were_projections_stay_valid():
+    made = recipe(build_backbone(TINY), TINY, config.Pretransform())
+    assert made["pretransform"] == {"orientations": 1, "crops": [1.0], "flip": False}
 
 
 def test_where_the_weights_lie_does_not_matter_but_what_they_are_does(tmp_path):
