@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-TILE = 2048  # rows of either view in a block: 16 MiB of scores, the search's working memory
+TILE = 2048  # rows of either view in a block: 16 MiB of scores, twice: the search's working memory
+STRIP = 512  # scores of a row that are searched at a time
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def search_both(
 
     query [nq, D], reference [nr, D] float32, scored by s = inner product or, given hubness (h_q [nq],
     h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view. Needs memory for the
-    answer and one block of tile x tile scores, whatever the sizes.
+    answer and two blocks of tile x tile scores, whatever the sizes.
     """
     sides = torch.from_numpy(query), torch.from_numpy(reference)
     terms = None if hubness is None else (torch.from_numpy(hubness[0])[:, None], torch.from_numpy(hubness[1]))
@@ -56,7 +57,7 @@ def search_both(
                 block -= terms[0][top : top + tile]
                 block -= terms[1][left : left + tile]
             _absorb(of_query, top, block, left)
-            _absorb(of_reference, left, block.T, top)
+            _absorb(of_reference, left, block.T.contiguous(), top)
     return _answer(of_query), _answer(of_reference)
 
 
@@ -70,15 +71,18 @@ def _nothing(count: int, k: int) -> _Best:
 def _absorb(best: _Best, first_row: int, block: torch.Tensor, first_id: int) -> None:
     """Let the scores [n, c] of rows from `first_row` with ids from `first_id` into the best so far.
 
-    Most rows of most blocks hold nothing better: one pass for their maximum spares them the selection.
+    Strip by strip: the more strips a row has seen, the fewer hold anything better for it, and one pass for the
+    maximum spares those the selection.
     """
     scores, ids = (side[first_row : first_row + len(block)] for side in best)
     k = scores.shape[1]
-    open_rows = (block.amax(dim=1) > scores[:, -1]).nonzero().squeeze(1)
-    found = block[open_rows].contiguous().topk(min(k, block.shape[1]), dim=1)
-    merged = torch.cat([scores[open_rows], found.values], dim=1).topk(k, dim=1)
-    candidates = torch.cat([ids[open_rows], found.indices + first_id], dim=1)
-    scores[open_rows], ids[open_rows] = merged.values, candidates.gather(1, merged.indices)
+    for start in range(0, block.shape[1], STRIP):
+        strip = block[:, start : start + STRIP]
+        better = (strip.amax(dim=1) > scores[:, -1]).nonzero().squeeze(1)
+        found = strip[better].topk(min(k, strip.shape[1]), dim=1)
+        merged = torch.cat([scores[better], found.values], dim=1).topk(k, dim=1)
+        candidates = torch.cat([ids[better], found.indices + (first_id + start)], dim=1)
+        scores[better], ids[better] = merged.values, candidates.gather(1, merged.indices)
 
 
 def _answer(best: _Best) -> Nearest:
