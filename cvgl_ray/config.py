@@ -165,7 +165,7 @@ class EStep(Section):
     neighbours: Count = 5  # of CSLS's local scale
     match: Literal["argmax", "mutual"] = "mutual"  # whether both sides must agree
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
-    index: str = "Flat"  # a faiss index_factory string, inner product; for neighbourhood = 0
+    index: str = "Flat"  # exact, or a faiss index_factory string; for neighbourhood = 0
 
     @model_validator(mode="after")
     def _neighbourhood_fits(self) -> "EStep":

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import faiss
 import numpy as np
 import ray
 import torch
@@ -25,6 +26,7 @@ class IndexActor:
         self, config: Config, features: tuple[ray.ObjectRef, ray.ObjectRef], centre: np.ndarray, threads: int
     ) -> None:
         torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
         self.estep = config.estep
         self.graphs: Graphs | None = None
         if config.estep.neighbourhood:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.exceptions import RayTaskError
 
 from cvgl_ray.catalog.filesystem import read_bytes
@@ -102,6 +103,7 @@ class _Embed:
     """Ray Data actor: holds the backbone; pixels -> features."""
 
     def __init__(self, backbone: ray.ObjectRef, pretransforms: dict[str, Pretransform], device: str) -> None:
+        torch.set_num_threads(1)  # an actor holds one core; Ray's own limit yields to OMP_NUM_THREADS
         self.backbone: FrozenBackbone = ray.get(backbone)
         self.backbone.to(device)
         self.pretransforms = pretransforms

@@ -9,11 +9,14 @@ from cvgl_ray.errors import InputError
 def build_index(rows: np.ndarray, factory: str = "Flat") -> faiss.Index:
     """Index rows [N, D] float32 by inner product; a row's id is its position.
 
-    factory: any faiss `index_factory` string. Raises InputError for one that faiss does not know or that
-    needs more rows to train on than there are.
+    factory: any faiss `index_factory` string; after a semicolon, search parameters by faiss's names, as in
+    "IVF4096,Flat;nprobe=16". Raises InputError for one that faiss does not know or that needs more rows to
+    train on than there are.
     """
+    kind, _, parameters = factory.partition(";")
     try:
-        index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(rows.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+        faiss.ParameterSpace().set_index_parameters(index, parameters)  # type: ignore[arg-type]
         if not index.is_trained:
             index.train(rows)
         index.add(np.ascontiguousarray(rows))

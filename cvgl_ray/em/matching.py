@@ -11,8 +11,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
+from cvgl_ray.em.exact import Nearest, search_both
 from cvgl_ray.em.index import build_index, search
 from cvgl_ray.em.neighbourhood import Graphs, check_size, csls, neighbourhood_scores
+
+CHUNK = 16_384  # rows
 
 
 @dataclass(frozen=True)
@@ -50,38 +53,47 @@ class PseudoLabels:
         return cls(**{name: value.numpy() for name, value in tensors.items()})
 
 
-def csls_hubness(rows: np.ndarray, others: np.ndarray, neighbours: int, factory: str = "Flat") -> np.ndarray:
+def nearest_both(
+    query: np.ndarray,
+    reference: np.ndarray,
+    k_query: int,
+    k_reference: int,
+    *,
+    scores: str = "csls",
+    neighbours: int = 5,
+    factory: str = "Flat",
+) -> tuple[Nearest, Nearest]:
+    """The best references of each query and the best queries of each reference, by cosine or CSLS.
+
+    CSLS (Conneau et al., ICLR 2018) is 2 s(q, r) - r(q) - r(r), r the mean over a row's nearest `neighbours`
+    of the other view; here halved. "Flat" is exact, two blocked matrix products; any other factory builds
+    faiss indices, whose order leaves out the term of the row that asks.
+    """
+    if factory != "Flat":
+        hub_q = hub_r = None
+        if scores == "csls":
+            hub_q = csls_hubness(query, reference, neighbours, factory)
+            hub_r = csls_hubness(reference, query, neighbours, factory)
+        of_query = nearest(query, reference, hub_r, k_query, factory)
+        return of_query, nearest(reference, query, hub_q, k_reference, factory)
+    hubness = None
+    if scores == "csls":
+        sides = search_both(query, reference, neighbours, neighbours)
+        hubness = _half_mean(sides[0]), _half_mean(sides[1])
+    return search_both(query, reference, k_query, k_reference, hubness)
+
+
+def csls_hubness(rows: np.ndarray, others: np.ndarray, neighbours: int, factory: str) -> np.ndarray:
     """Half the mean cosine of each row [n, D] to its nearest `neighbours` of the other view: [n] float32.
 
-    Conneau et al., ICLR 2018: CSLS(q, r) = 2 s(q, r) - r(q) - r(r); here halved, hence the half.
     The mean is over those that an approximate index finds, and 0 where it finds none.
     """
     scores, ids = search(build_index(others, factory), rows, neighbours)
-    found = ids >= 0
-    mean = np.where(found, scores, 0.0).sum(axis=1) / np.maximum(found.sum(axis=1), 1)
-    return mean.astype(np.float32) / 2
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """The best rows of the other view for each row [n], best first: ids [n, k] int64, scores [n, k].
-
-    An approximate index that finds fewer fills up with id -1 and score -inf.
-    """
-
-    ids: np.ndarray
-    scores: np.ndarray
-
-    def lead(self) -> np.ndarray:
-        """How far each row's best is ahead of its second, [n] float32; 0 where there is no second."""
-        lead = np.zeros(len(self.ids), dtype=np.float32)
-        if self.ids.shape[1] > 1:
-            np.subtract(self.scores[:, 0], self.scores[:, 1], out=lead, where=self.ids[:, 1] >= 0)
-        return lead
+    return _half_mean(Nearest(ids, scores))
 
 
 def nearest(
-    rows: np.ndarray, others: np.ndarray, others_hubness: np.ndarray | None, k: int, factory: str = "Flat"
+    rows: np.ndarray, others: np.ndarray, others_hubness: np.ndarray | None, k: int, factory: str
 ) -> Nearest:
     """For each row [n, D] the k best of `others` [m, D] by s - h, h [m] their hubness."""
     if others_hubness is not None:
@@ -118,12 +130,10 @@ def pseudo_labels(
         matrix = score_matrix(query, reference, scores, neighbours, neighbourhood, graphs)
         near_q, near_r = (_nearest_in(side, k) for side, k in ((matrix, room_q), (matrix.T, room_r)))
     else:
-        hub_q = hub_r = None
-        if scores == "csls":
-            hub_q = csls_hubness(query, reference, neighbours, factory)
-            hub_r = csls_hubness(reference, query, neighbours, factory)
-        near_q = nearest(query, reference, hub_r, max(2, room_q), factory)
-        near_r = nearest(reference, query, hub_q, room_r, factory)
+        k = max(2, room_q), room_r
+        near_q, near_r = nearest_both(
+            query, reference, *k, scores=scores, neighbours=neighbours, factory=factory
+        )
     best_q, best_r = near_q.ids[:, 0], near_r.ids[:, 0]
     cosine_q, cosine_r = _cosines(query, reference, best_q), _cosines(reference, query, best_r)
     keep_q, keep_r = cosine_q > threshold, cosine_r > threshold
@@ -161,6 +171,12 @@ def is_mutual(forth: np.ndarray, back: np.ndarray) -> np.ndarray:
     return accepted(forth, back[:, None])
 
 
+def _half_mean(near: Nearest) -> np.ndarray:
+    found = near.ids >= 0
+    mean = np.where(found, near.scores, 0.0).sum(axis=1) / np.maximum(found.sum(axis=1), 1)
+    return mean.astype(np.float32) / 2
+
+
 def _nearest_in(matrix: torch.Tensor, room: int) -> Nearest:
     top = matrix.topk(min(max(2, room), matrix.shape[1]), dim=1)
     return Nearest(top.indices.numpy(), top.values.numpy())
@@ -168,4 +184,8 @@ def _nearest_in(matrix: torch.Tensor, room: int) -> Nearest:
 
 def _cosines(rows: np.ndarray, others: np.ndarray, best: np.ndarray) -> np.ndarray:
     """Cosine of each row with its best of the other view, -1 where it has none: [n] float32."""
-    return np.where(best >= 0, np.einsum("nd,nd->n", rows, others[best]), np.float32(-1))
+    cosines = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), CHUNK):  # others[best] is a copy
+        part = slice(start, start + CHUNK)
+        np.einsum("nd,nd->n", rows[part], others[best[part]], out=cosines[part])
+    return np.where(best >= 0, cosines, np.float32(-1))

@@ -60,7 +60,9 @@ class FrozenBackbone:
         self.normalize_tokens = normalize_tokens
         self.device, self.dtype = torch.device(device), dtype
         _check_layers(model, self.layers, facet, pooling)
-        self.model = model.eval().requires_grad_(False).to(self.device, dtype)
+        # Channels last: convolutions on CPUs run up to 1.4 times faster (experiments/LOG.md).
+        self.model = model.eval().requires_grad_(False)
+        self.model.to(self.device, dtype).to(memory_format=torch.channels_last)
         data = timm.data.resolve_model_data_config(model)
         self._projections = projections(data, image_size, crop_fraction, interpolation)
         self._mean, self._std = (
@@ -90,7 +92,8 @@ class FrozenBackbone:
             batch = torch.from_numpy(np.ascontiguousarray(images[:, crop])).to(self.device)
             batch = (batch.to(torch.float32) / 255 - self._mean) / self._std
             for turned in orient(batch, pretransform):
-                total = total + self._forward(turned.to(self.dtype))
+                turned = turned.to(self.dtype, memory_format=torch.channels_last)
+                total = total + self._forward(turned)
         features = F.normalize(total, dim=-1).cpu().numpy()
         if not np.isfinite(features).all():  # before they reach the store, where they would count as done
             raise InputError(

@@ -113,7 +113,7 @@ def test_mutual_keeps_all_images_of_a_place(scores):
 def test_csls_counts_only_the_neighbours_that_exist():
     query, reference = rows(6, seed=3), rows(3, seed=4)
     expected = (query @ reference.T).mean(1) / 2
-    np.testing.assert_allclose(csls_hubness(query, reference, neighbours=10), expected, atol=1e-6)
+    np.testing.assert_allclose(csls_hubness(query, reference, 10, "Flat"), expected, atol=1e-6)
 
 
 def test_csls_frees_queries_from_a_hub():
@@ -161,11 +161,11 @@ def test_nearest_leaves_out_the_rows_own_term():
     query, reference = rows(10, seed=7), rows(6, seed=8)
     hubness = np.linspace(0, 1, 6, dtype=np.float32)
     score = query @ reference.T - hubness
-    found = nearest(query, reference, hubness, 3)
+    found = nearest(query, reference, hubness, 3, "Flat")
     np.testing.assert_array_equal(found.ids, np.argsort(-score, axis=1)[:, :3])
     np.testing.assert_allclose(found.scores, -np.sort(-score, axis=1)[:, :3], atol=1e-6)
     np.testing.assert_allclose(found.lead(), found.scores[:, 0] - found.scores[:, 1])
-    assert not nearest(query, reference, hubness, 1).lead().any()
+    assert not nearest(query, reference, hubness, 1, "Flat").lead().any()
 
 
 def test_mutual_means_back_where_one_began():
@@ -200,11 +200,20 @@ def test_an_index_that_finds_nothing_labels_nothing():
         assert np.isfinite(labels.margin).all()
 
 
+def test_search_parameters_follow_a_semicolon():
+    """All four lists searched: an inverted file is exact."""
+    query, reference = rows(60, dimension=4, seed=15), rows(200, dimension=4, seed=16)
+    exact, all_lists = (pseudo_labels(query, reference, factory=f) for f in ("Flat", "IVF4,Flat;nprobe=4"))
+    for name, array in vars(exact).items():
+        np.testing.assert_allclose(getattr(all_lists, name), array, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
         ("nonsense", "could not parse"),
         ("IVF64,Flat", r"points \(20\) should be at least as large as number of clusters \(64\)"),
+        ("IVF4,Flat;probes=3", "could not set parameter probes"),
         ("PQ5", "multiple of the number of subquantizers"),
     ],
 )

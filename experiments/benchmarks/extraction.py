@@ -1,0 +1,86 @@
+"""Steady extraction: the pipeline's backbone actors against the same backbone in one bare torch loop.
+
+python experiments/benchmarks/extraction.py [--quick] [--backbone resnet18] [--image-size 224]
+
+Both get the same decoded uint8 batches. The bare loop normalises them, runs `forward_features` with all cores
+in one process, in the usual memory format and channels last (the faster counts), and averages the map; the
+product does what its recipe says: two layers, six rings, half precision rows through the object store.
+"""
+
+import os
+import statistics
+from functools import partial
+from typing import Any
+
+import click
+import numpy as np
+import ray
+import torch
+from side_by_side import Race, line, race
+from timm.data import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
+from timm.data import IMAGENET_DEFAULT_STD as IMAGENET_STD
+
+from cvgl_ray import config
+from cvgl_ray.distributed import session
+from cvgl_ray.distributed.pixel_pipeline import _Embed
+from cvgl_ray.features.pretransform import Pretransform
+from cvgl_ray.features.recipe import build_backbone
+
+
+def bare_loop(model: Any, batches: list[np.ndarray], layout: torch.memory_format) -> None:
+    """What one writes without a library."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    model.to(memory_format=layout)
+    with torch.inference_mode():
+        for batch in batches:
+            images = (torch.from_numpy(batch[:, 0]).float() / 255 - mean) / std
+            tokens = model.forward_features(images.contiguous(memory_format=layout))
+            tokens.flatten(2).mean(2) if tokens.ndim == 4 else tokens.mean(1)
+
+
+@click.command()
+@click.option("--backbone", "name", default="mobilenetv2_100", show_default=True, help="random weights")
+@click.option("--image-size", default=224, show_default=True, help="px")
+@click.option("--batch-size", default=32, show_default=True)
+@click.option("--batches", default=4, show_default=True, help="a core")
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--quick", is_flag=True, help="small batches of 96 px")
+def main(name: str, image_size: int, batch_size: int, batches: int, repeats: int, quick: bool) -> None:
+    """Print the ratio of images a second."""
+    if quick:
+        image_size, batch_size, batches, repeats = 96, 16, 2, 3
+    section = config.Backbone(name=name, pretrained=False, image_size=image_size)
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    rng = np.random.default_rng(0)
+    shape = (batch_size, 1, 3, image_size, image_size)
+    pixels = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(batches * cores)]
+
+    session.connect()
+    shared = ray.put(build_backbone(section))
+    actor: Any = ray.remote(num_cpus=1)(_Embed)
+    actors = [actor.remote(shared, {"view": Pretransform()}, "cpu") for _ in range(cores)]
+    rows = [ray.put({"view": "view", "pixels": batch}) for batch in pixels]
+
+    def product() -> None:
+        ray.get([actors[i % cores].__call__.remote(row) for i, row in enumerate(rows)])
+
+    model = build_backbone(section).model
+    product()
+    by_layout = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        bare_loop(model, pixels[:1], layout)
+        by_layout.append(race(product, partial(bare_loop, model, pixels, layout), repeats))
+    slower_ratio = min(by_layout, key=lambda result: result.ratio)
+    _report(name, image_size, slower_ratio, by_layout, sum(map(len, pixels)))
+
+
+def _report(name: str, image_size: int, worst: Race, both: list[Race], images: int) -> None:
+    speeds = [images / statistics.median(result.peer_s) for result in both]
+    figures = f"product {images / statistics.median(worst.product_s):.1f} images/s"
+    peers = f"bare loop {speeds[0]:.1f}, channels last {speeds[1]:.1f}"
+    print(line(f"steady extraction, {name} at {image_size} px", worst, 0.95, figures, peers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Features of two views to benchmark on: of a rendered world, or tables that somebody extracted."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from cvgl_ray.catalog import layouts
+from cvgl_ray.catalog.filesystem import read_bytes
+from cvgl_ray.catalog.synthetic import write_world
+from cvgl_ray.config import load_config
+from cvgl_ray.distributed.quickstart import SETTINGS
+from cvgl_ray.features.pixels import decode
+from cvgl_ray.features.recipe import build_backbone, pretransform_of
+from cvgl_ray.features.store import FeatureTable, read_table
+
+
+def two_tables(tables: tuple[str, str] | None, places: int) -> tuple[FeatureTable, FeatureTable]:
+    """The (drone, satellite) feature tables at two paths, or those of a world of `places` rendered now."""
+    if tables:
+        return read_table(tables[0], "drone"), read_table(tables[1], "satellite")
+    with tempfile.TemporaryDirectory() as folder:
+        return _rendered(Path(folder) / "world", places)
+
+
+def place_of(table: FeatureTable) -> np.ndarray:
+    """Place ids [N], the folder of each image: for the figures of a benchmark, never for a training."""
+    return np.array([image_id.split("/")[-2] for image_id in table.image_ids])
+
+
+def _rendered(root: Path, places: int) -> tuple[FeatureTable, FeatureTable]:
+    write_world(root, places=places, test_places=1, views=2, image_size=96)
+    config = load_config(None, (f"dataset.root={root}", *SETTINGS))
+    backbone = build_backbone(config.backbone)
+    catalog = layouts.scan("university1652", str(root), "drone", "satellite", ())
+    found = []
+    for view, section in (("drone", config.pretransform.query), ("satellite", config.pretransform.reference)):
+        images = catalog.select(view=view, split="train")
+        rows = [
+            backbone.embed(backbone.prepare(decode(read_bytes(uri)))[None], pretransform_of(section))
+            for uri in images.uris
+        ]
+        found.append(FeatureTable(images.image_ids, np.concatenate(rows).astype(np.float16)))
+    return found[0], found[1]

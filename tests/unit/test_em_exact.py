@@ -1,0 +1,31 @@
+"""The blocked search of both directions against a full sort of the dense matrix."""
+
+import numpy as np
+import pytest
+
+from cvgl_ray.em.exact import search_both
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (7, 7), (23, 9), (9, 40), (20, 20)])
+@pytest.mark.parametrize("tile", [1, 7, 64])
+@pytest.mark.parametrize("corrected", [False, True])
+def test_both_directions_equal_a_full_sort(sizes, tile, corrected):
+    rng = np.random.default_rng((*sizes, tile))
+    query, reference = (rng.normal(size=(count, 6)).astype(np.float32) for count in sizes)
+    hubness = tuple(rng.random(count, dtype=np.float32) for count in sizes) if corrected else None
+    dense = query @ reference.T
+    if hubness is not None:
+        dense -= hubness[0][:, None] + hubness[1]
+    for found, scores, k in zip(
+        search_both(query, reference, 3, 8, hubness, tile=tile), (dense, dense.T), (3, 8), strict=True
+    ):
+        order = np.argsort(-scores, axis=1)[:, :k]
+        np.testing.assert_array_equal(found.ids, order)
+        np.testing.assert_allclose(found.scores, np.take_along_axis(scores, order, axis=1), atol=1e-5)
+
+
+def test_rows_that_are_all_alike_are_each_found_once():
+    alike = np.ones((11, 4), dtype=np.float32)
+    for found in search_both(alike, alike, 11, 5, tile=3):
+        assert (found.ids >= 0).all()
+        assert all(len(set(ids)) == len(ids) for ids in found.ids.tolist())
