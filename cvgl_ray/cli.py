@@ -32,7 +32,7 @@ _DISK_ERRORS = (
 
 
 def _stay_on_the_loopback(_context: click.Context, _option: click.Parameter, address: str) -> str:
-    """Have a cluster that is started here listen on the loopback alone; Ray reads this when it is imported."""
+    """Have a cluster that is started here listen on the loopback alone; Ray reads this at its import."""
     folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
     running = Path(folder, "ray", "ray_current_cluster")  # what `ray start` leaves
     if not address and "RAY_ADDRESS" not in os.environ and not running.exists():

@@ -45,7 +45,7 @@ def named(part: str, ancestor: int | None = None) -> list[int]:
     return [process for process, command in below(root) if command.startswith("ray::") and part in command]
 
 
-def awaited(condition: Callable[[], Found], what: str, limit_s: float = 90.0) -> Found:
+def awaited(condition: Callable[[], Found], what: str, limit_s: float = 240.0) -> Found:
     """The condition's first true value; AssertionError after the limit."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
@@ -73,7 +73,7 @@ def start(*arguments: str | Path, prelude: str = "") -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], limit_s: float = 150.0) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], limit_s: float = 300.0) -> tuple[int, str, str]:
     """Exit code, standard output and standard error; the process is killed at the limit."""
     try:
         out, err = process.communicate(timeout=limit_s)
