@@ -60,12 +60,16 @@ def checkpoints(output: Path) -> list[str]:
     return sorted(path.parent.name for path in output.glob("train/checkpoint_*/learner.pt"))
 
 
-def start(*arguments: str | Path, prelude: str = "") -> subprocess.Popen[str]:
-    """`cvgl-ray ARGUMENTS` in a process group of its own, as a shell starts it; `prelude` runs before."""
+def start(*arguments: str | Path, prelude: str = "", address: str = "") -> subprocess.Popen[str]:
+    """`cvgl-ray ARGUMENTS` in a process group of its own, as a shell starts it; `prelude` runs before.
+
+    address: of the cluster to join, else it starts one.
+    """
     code = f"{prelude}\nfrom cvgl_ray.cli import main\nmain()"
+    joined = {"RAY_AUTH_MODE": "token"} if address else {}
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | ENVIRONMENT,
+        [sys.executable, "-c", code, *map(str, arguments), *(["--address", address] if address else [])],
+        env=os.environ | ENVIRONMENT | joined,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
