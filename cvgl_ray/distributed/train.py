@@ -20,7 +20,6 @@ from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.bundle import Bundle
 from cvgl_ray.em.gradient import GradientLearner
-from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import run_rounds
 from cvgl_ray.em.neighbourhood import check_size
 from cvgl_ray.em.selection import label_free_scores
@@ -47,9 +46,15 @@ def train(
     check_same_dimension(query, reference)
     _check_batches(query, reference, config)
     query, reference = in_canonical_order(query), in_canonical_order(reference)
+    data = data_digest(query, reference)
     state = last_state(output / "train")
+    if state is not None and state.get("data") != data:
+        raise InputError(
+            f"the features changed since the training in {output} began; choose another --output, or remove "
+            f"{output / 'train'} to start it over"
+        )
     if state is None or state["rounds_done"] < config.mstep.rounds:
-        _fit(query, reference, config, state, output)
+        _fit(query, reference, config, state, data, output)
         state = last_state(output / "train")
     assert state is not None  # rank 0 reports one a round
     return _collect(state, query, reference, config, recipes)
@@ -60,9 +65,10 @@ def _fit(
     reference: FeatureTable,
     config: Config,
     state: dict[str, Any] | None,
+    data: str,
     output: Path,
 ) -> None:
-    """Do the rounds that are left after `state` on Ray Train's workers."""
+    """Do the rounds left after `state` on Ray Train's workers; checkpoints carry the `data` digest."""
     features = ray.put(query.features), ray.put(reference.features)
     centre = np.stack([view_mean(query.features), view_mean(reference.features)])
     actor = start_index_actor(config, features, centre, threads=threads_per_worker(config))
@@ -74,6 +80,7 @@ def _fit(
             "centre": centre,
             "actor": actor,
             "state": ray.put(state),
+            "data": data,
             "staging": str(output.resolve() / "train" / "staging"),
         },
         scaling_config=ray.train.ScalingConfig(
@@ -129,6 +136,15 @@ def in_canonical_order(table: FeatureTable) -> FeatureTable:
     return FeatureTable([table.image_ids[i] for i in order], table.features[order])
 
 
+def data_digest(query: FeatureTable, reference: FeatureTable) -> str:
+    """A hash of all feature rows in their order; a checkpoint's pseudo-labels are row numbers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for table in (query, reference):
+        digest.update(str(table.features.shape).encode())
+        digest.update(np.ascontiguousarray(table.features).data)
+    return digest.hexdigest()
+
+
 def _worker(arguments: dict[str, Any]) -> None:
     """What every Ray Train worker runs: load, resume, then the rounds."""
     config: Config = arguments["config"]
@@ -155,7 +171,8 @@ def _worker(arguments: dict[str, Any]) -> None:
         matcher=matcher,
     )
     for done in rounds:
-        _report(learner, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
+        state = {**learner.state_dict(), "data": arguments["data"]}
+        _report(state, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
 
 
 def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
@@ -168,7 +185,7 @@ def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
         return load_checkpoint(Path(folder))
 
 
-def _report(learner: Learner, metrics: dict[str, Any], staging: Path) -> None:
+def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
     """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round.
 
     staging: a folder of this run, so that a worker that is killed leaves nothing elsewhere.
@@ -177,7 +194,7 @@ def _report(learner: Learner, metrics: dict[str, Any], staging: Path) -> None:
         ray.train.report(metrics)
         return
     staging.mkdir(exist_ok=True)
-    save_checkpoint(learner.state_dict(), staging)
+    save_checkpoint(state, staging)
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
 
 
