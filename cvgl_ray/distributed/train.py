@@ -13,7 +13,7 @@ import ray.train.torch
 import torch
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import last_state, load_checkpoint, save_checkpoint
+from cvgl_ray.distributed.checkpoints import data_digest, last_state, latest_state, save_checkpoint
 from cvgl_ray.distributed.index_actor import actor_matcher, start_index_actor
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.em import collective
@@ -136,15 +136,6 @@ def in_canonical_order(table: FeatureTable) -> FeatureTable:
     return FeatureTable([table.image_ids[i] for i in order], table.features[order])
 
 
-def data_digest(query: FeatureTable, reference: FeatureTable) -> str:
-    """A hash of all feature rows in their order; a checkpoint's pseudo-labels are row numbers."""
-    digest = hashlib.blake2b(digest_size=16)
-    for table in (query, reference):
-        digest.update(str(table.features.shape).encode())
-        digest.update(np.ascontiguousarray(table.features).data)
-    return digest.hexdigest()
-
-
 def _worker(arguments: dict[str, Any]) -> None:
     """What every Ray Train worker runs: load, resume, then the rounds."""
     config: Config = arguments["config"]
@@ -152,7 +143,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     query, reference = ray.get(list(arguments["features"]))
     device = ray.train.torch.get_device()
     learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
-    state = _latest_state(arguments["state"])
+    state = latest_state(arguments["state"])
     if state is not None:
         learner.load_state_dict(state)
     if isinstance(learner, GradientLearner):
@@ -173,16 +164,6 @@ def _worker(arguments: dict[str, Any]) -> None:
     for done in rounds:
         state = {**learner.state_dict(), "data": arguments["data"]}
         _report(state, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
-
-
-def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
-    """Of the last round that these workers or their predecessors reported, else what the run started from."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        state: dict[str, Any] | None = ray.get(start)
-        return state
-    with checkpoint.as_directory() as folder:
-        return load_checkpoint(Path(folder))
 
 
 def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
