@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,27 @@ _DISK_ERRORS = (
 # and an unknown key need not wait for ray and torch.
 
 
+def _stay_on_the_loopback(_context: click.Context, _option: click.Parameter, address: str) -> str:
+    """Have a cluster that is started here listen on the loopback alone; Ray reads this at its import."""
+    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
+    running = Path(folder, "ray", "ray_current_cluster")  # what `ray start` leaves
+    if not address and "RAY_ADDRESS" not in os.environ and not running.exists():
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # 1 is Linux's default
+    return address
+
+
+_address = click.option(
+    "--address",
+    default="",
+    callback=_stay_on_the_loopback,
+    help="A Ray cluster; default: join or start one here.",
+)
+
+
 def _configured(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all configured commands share."""
     for option in (
-        click.option("--address", default="", help="A Ray cluster; default: join or start one here."),
+        _address,
         click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the run."),
         click.option(
             "--set",
@@ -102,7 +120,7 @@ def evaluate(
 @click.option("--query", "queries", type=click.Path(path_type=Path), multiple=True, required=True)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="References a query.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--address", default="", help="A Ray cluster; default: join or start one here.")
+@_address
 def localize(
     bundle: Path, gallery: str, queries: tuple[Path, ...], top: int, as_json: bool, address: str
 ) -> None:
@@ -150,7 +168,7 @@ def synth(output: Path, **options: Any) -> None:
 @cli.command()
 @click.option("--output", type=click.Path(path_type=Path), default="runs/quickstart", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the world.")
-@click.option("--address", default="", help="A Ray cluster; default: join or start one here.")
+@_address
 def quickstart(output: Path, seed: int, address: str) -> None:
     """Render a small world, adapt to it without labels, evaluate on unseen places; no downloads."""
     from cvgl_ray.distributed.quickstart import quickstart as run

@@ -54,8 +54,10 @@ def exists(uri: str) -> bool:
 def list_images(root: str) -> list[tuple[str, str]]:
     """The .jpg, .jpeg and .png files (any case) below `root` as (path relative to root, uri), sorted.
 
-    Hidden files and folders (a leading dot) are skipped, links are followed. One recursive listing, and no
-    file is opened. Raises InputError if `root` is no folder, cannot be listed, or holds a loop of links.
+    Hidden files and folders (a leading dot) are skipped. `root` itself may be a link, and links within it are
+    followed. One recursive listing, and no file is opened. Raises InputError if `root` is no folder, cannot
+    be listed, holds a loop of links, or a link that leads out of it: an archive that somebody else packed
+    must not reach other files of this machine.
     """
     if _file_type(root) != fs.FileType.Directory:
         raise InputError(f"there is no folder {root!r}: give an existing folder of images")
@@ -63,7 +65,7 @@ def list_images(root: str) -> list[tuple[str, str]]:
     below = len(path.rstrip("/")) + 1
     try:
         if isinstance(filesystem, fs.LocalFileSystem):
-            _refuse_link_loops(path)
+            _check_links(path, os.path.realpath(path) + os.sep)
         found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
         names = sorted(info.path[below:] for info in found if info.type == fs.FileType.File)
     except (OSError, UnicodeDecodeError) as error:
@@ -114,16 +116,22 @@ def _file_type(uri: str) -> fs.FileType:
         ) from error
 
 
-def _refuse_link_loops(folder: str, around: tuple[tuple[int, int], ...] = ()) -> None:
-    # A recursive listing follows such a link until the kernel stops it, two of them for practically ever.
+def _check_links(folder: str, inside: str, around: tuple[tuple[int, int], ...] = ()) -> None:
+    # A recursive listing follows a loop until the kernel stops it, two of them for practically ever.
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in around:
         raise InputError(f"{folder!r} links to a folder that it lies in: take the link away")
     with os.scandir(folder) as entries:
-        folders = [entry.path for entry in entries if entry.is_dir()]
-    for inner in folders:
-        _refuse_link_loops(inner, (*around, identity))
+        found = list(entries)
+    for entry in found:
+        if entry.is_dir():
+            _check_links(entry.path, inside, (*around, identity))
+        if entry.is_symlink() and not (os.path.realpath(entry.path) + os.sep).startswith(inside):
+            raise InputError(
+                f"{entry.path!r} links to {os.path.realpath(entry.path)!r}, out of the folder that is read: "
+                "put the files themselves there, or bind-mount their folder"
+            )
 
 
 def _is_image(name: str) -> bool:

@@ -4,13 +4,19 @@ Ray Train keeps account of its checkpoints in a file of its own, which a process
 leaves half-written. A new run therefore trusts no account: it takes the newest checkpoint that is whole.
 """
 
+import hashlib
 import io
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import ray
+import ray.train
 import torch
+
+from cvgl_ray.features.store import FeatureTable
 
 _NAME = "learner.pt"
 
@@ -29,7 +35,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         damaged = archive.testzip()  # torch.load itself compares no checksums
     if damaged:
         raise zipfile.BadZipFile(f"{path}: {damaged} does not match its checksum")
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
@@ -51,3 +57,22 @@ def last_state(root: Path) -> dict[str, Any] | None:
         elif path.is_file():
             path.unlink(missing_ok=True)
     return state
+
+
+def latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
+    """Of the last round that these workers or their predecessors reported, else what the run started from."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        state: dict[str, Any] | None = ray.get(start)
+        return state
+    with checkpoint.as_directory() as folder:
+        return load_checkpoint(Path(folder))
+
+
+def data_digest(query: FeatureTable, reference: FeatureTable) -> str:
+    """A hash of all feature rows in their order; a checkpoint's pseudo-labels are row numbers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for table in (query, reference):
+        digest.update(str(table.features.shape).encode())
+        digest.update(np.ascontiguousarray(table.features).data)
+    return digest.hexdigest()

@@ -43,8 +43,7 @@ def train_stage(config: Config, output: Path, address: str = "") -> dict[str, An
         run_folder.claim(output, config)
         complete = output / ".complete"
         if complete.exists():
-            report: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-            return report
+            return _finished(output)
         data = _features(config, output, address)
         dataset, tables = config.dataset, data.extraction.tables
         query, reference = (
@@ -56,6 +55,18 @@ def train_stage(config: Config, output: Path, address: str = "") -> dict[str, An
         report = _evaluate(config, data, trained.bundle, output)
         complete.touch()
         return report
+
+
+def _finished(output: Path) -> dict[str, Any]:
+    """metrics.json's tree of a complete run."""
+    try:
+        report: dict[str, Any] = json.loads((output / "metrics.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{output / 'metrics.json'} of a complete run cannot be read ({error}); remove "
+            f"{output / '.complete'} and start the same command again to have it written anew"
+        ) from error
+    return report
 
 
 def evaluate_stage(config: Config, bundle_folder: Path, output: Path, address: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import ray.train.torch
 import torch
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import last_state, load_checkpoint, save_checkpoint
+from cvgl_ray.distributed.checkpoints import data_digest, last_state, latest_state, save_checkpoint
 from cvgl_ray.distributed.index_actor import actor_matcher, start_index_actor
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.em import collective
@@ -21,7 +21,6 @@ from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.bundle import Bundle
 from cvgl_ray.em.gradient import GradientLearner
-from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import run_rounds
 from cvgl_ray.em.neighbourhood import check_size
 from cvgl_ray.em.selection import label_free_scores
@@ -48,9 +47,15 @@ def train(
     check_same_dimension(query, reference)
     _check_batches(query, reference, config)
     query, reference = in_canonical_order(query), in_canonical_order(reference)
+    data = data_digest(query, reference)
     state = last_state(output / "train")
+    if state is not None and state.get("data") != data:
+        raise InputError(
+            f"the features changed since the training in {output} began; choose another --output, or remove "
+            f"{output / 'train'} to start it over"
+        )
     if state is None or state["rounds_done"] < config.mstep.rounds:
-        _fit(query, reference, config, state, output)
+        _fit(query, reference, config, state, data, output)
         state = last_state(output / "train")
     assert state is not None  # rank 0 reports one a round
     return _collect(state, query, reference, config, recipes)
@@ -61,9 +66,10 @@ def _fit(
     reference: FeatureTable,
     config: Config,
     state: dict[str, Any] | None,
+    data: str,
     output: Path,
 ) -> None:
-    """Do the rounds that are left after `state` on Ray Train's workers."""
+    """Do the rounds left after `state` on Ray Train's workers; checkpoints carry the `data` digest."""
     features = ray.put(query.features), ray.put(reference.features)
     centre = np.stack([view_mean(query.features), view_mean(reference.features)])
     actor = start_index_actor(config, features, centre, threads=threads_per_worker(config))
@@ -75,6 +81,7 @@ def _fit(
             "centre": centre,
             "actor": actor,
             "state": ray.put(state),
+            "data": data,
             "staging": str(output.resolve() / "train" / "staging"),
         },
         scaling_config=ray.train.ScalingConfig(
@@ -138,7 +145,7 @@ def _worker(arguments: dict[str, Any]) -> None:
     query, reference = ray.get(list(arguments["features"]))
     device = ray.train.torch.get_device()
     learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
-    state = _latest_state(arguments["state"])
+    state = latest_state(arguments["state"])
     if state is not None:
         learner.load_state_dict(state)
     if isinstance(learner, GradientLearner):
@@ -161,20 +168,11 @@ def _worker(arguments: dict[str, Any]) -> None:
         judge=judge,
     )
     for done in rounds:
-        _report(learner, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
+        state = {**learner.state_dict(), "data": arguments["data"]}
+        _report(state, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
 
 
-def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
-    """Of the last round that these workers or their predecessors reported, else what the run started from."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        state: dict[str, Any] | None = ray.get(start)
-        return state
-    with checkpoint.as_directory() as folder:
-        return load_checkpoint(Path(folder))
-
-
-def _report(learner: Learner, metrics: dict[str, Any], staging: Path) -> None:
+def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
     """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round.
 
     staging: a folder of this run, so that a worker that is killed leaves nothing elsewhere.
@@ -183,7 +181,7 @@ def _report(learner: Learner, metrics: dict[str, Any], staging: Path) -> None:
         ray.train.report(metrics)
         return
     staging.mkdir(exist_ok=True)
-    save_checkpoint(learner.state_dict(), staging)
+    save_checkpoint(state, staging)
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
 
 

@@ -10,7 +10,8 @@ from processes import ENVIRONMENT
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster() -> Iterator[str]:
+    """Its address."""
     import ray
 
     os.environ.update(ENVIRONMENT)
@@ -21,7 +22,7 @@ def cluster() -> Iterator[None]:
         log_to_driver=False,
         object_store_memory=200_000_000,
     )
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()
 
 

@@ -45,7 +45,7 @@ def named(part: str, ancestor: int | None = None) -> list[int]:
     return [process for process, command in below(root) if command.startswith("ray::") and part in command]
 
 
-def awaited(condition: Callable[[], Found], what: str, limit_s: float = 90.0) -> Found:
+def awaited(condition: Callable[[], Found], what: str, limit_s: float = 240.0) -> Found:
     """The condition's first true value; AssertionError after the limit."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
@@ -60,12 +60,16 @@ def checkpoints(output: Path) -> list[str]:
     return sorted(path.parent.name for path in output.glob("train/checkpoint_*/learner.pt"))
 
 
-def start(*arguments: str | Path, prelude: str = "") -> subprocess.Popen[str]:
-    """`cvgl-ray ARGUMENTS` in a process group of its own, as a shell starts it; `prelude` runs before."""
+def start(*arguments: str | Path, prelude: str = "", address: str = "") -> subprocess.Popen[str]:
+    """`cvgl-ray ARGUMENTS` in a process group of its own, as a shell starts it; `prelude` runs before.
+
+    address: of the cluster to join, else it starts one.
+    """
     code = f"{prelude}\nfrom cvgl_ray.cli import main\nmain()"
+    joined = {"RAY_AUTH_MODE": "token"} if address else {}
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | ENVIRONMENT,
+        [sys.executable, "-c", code, *map(str, arguments), *(["--address", address] if address else [])],
+        env=os.environ | ENVIRONMENT | joined,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -73,7 +77,7 @@ def start(*arguments: str | Path, prelude: str = "") -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], limit_s: float = 150.0) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], limit_s: float = 300.0) -> tuple[int, str, str]:
     """Exit code, standard output and standard error; the process is killed at the limit."""
     try:
         out, err = process.communicate(timeout=limit_s)

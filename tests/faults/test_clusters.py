@@ -18,7 +18,7 @@ from cvgl_ray.config import load_config
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.train import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("fault", ["lose_a_node", "crowd_the_object_store"])
@@ -38,7 +38,7 @@ def test_a_cluster_of_its_own(fault: str, tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        code, out, err = finish(process, limit_s=300)
+        code, out, err = finish(process, limit_s=400)
         print(out)
         assert code == 0, err[-6000:]
     finally:
@@ -74,13 +74,13 @@ def lose_a_node(folder: str) -> None:
     )
 
     def fault() -> int:
-        awaited(lambda: len(checkpoints(output)) > 1, "two rounds", 120)
+        awaited(lambda: len(checkpoints(output)) > 1, "two rounds")
         assert len(named("TrainWorker")) == 2
         state = last_checkpoint_round(output)
         raylet = lost.all_processes["raylet"][0].process.pid
         for process in [raylet, *(number for number, _ in below(raylet))]:
             os.kill(process, signal.SIGKILL)
-        awaited(lambda: last_checkpoint_round(output) > state + 2, "rounds after the loss", 200)
+        awaited(lambda: last_checkpoint_round(output) > state + 2, "rounds after the loss")
         return len(named("TrainWorker"))
 
     with ThreadPoolExecutor(1) as pool:
@@ -140,6 +140,8 @@ def crowd_the_object_store(folder: str) -> None:
     others = [ray.put(np.full(10_000_000, number, np.uint8)) for number in range(6)]
     train(*tables, config, {}, Path(folder))
     state = last_state(Path(folder) / "train")
+    assert state is not None
+    del state["data"]  # the features' digest
     assert_same(state, undisturbed(tables, config)[0].state_dict())
     assert [int(ray.get(other)[-1]) for other in others] == list(range(6))
     summary = memory_summary(stats_only=True)

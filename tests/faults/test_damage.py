@@ -1,6 +1,7 @@
 """What a kill, a full or a read-only disk and a flipped bit do to files: noticed, and nothing lost."""
 
 import errno
+import os
 import random
 import shutil
 import subprocess
@@ -157,6 +158,25 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path: Path) 
         assert torch.equal(state["weights"], torch.full((8, 8), float(done)))
         assert names(root) == [f"checkpoint_{done}"]
     assert last_state(tmp_path / "none") is None
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (self.folder,)
+
+
+def test_a_checkpoint_that_somebody_put_there_executes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "train/checkpoint_0"
+    folder.mkdir(parents=True)
+    sprung = tmp_path / "sprung"
+    save_checkpoint({"rounds_done": Trap(sprung)}, folder)
+    assert last_state(tmp_path / "train") is None
+    assert not sprung.exists()
 
 
 @pytest.fixture

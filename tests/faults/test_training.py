@@ -23,7 +23,7 @@ from cvgl_ray.config import Config, load_config
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.train import train
 
-pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(600)]
 
 QUIET_S = 3.0  # longer than a round: no checkpoint in such a time means that the workers wait
 TRAINING = ("TrainController", "TrainWorker", "IndexActor")
@@ -42,6 +42,7 @@ def disturbed(config: Config, output: Path, fault: Callable[[Path], None]) -> di
         culprit.result(timeout=1)
     state = last_state(output / "train")
     assert state is not None
+    del state["data"]  # the features' digest
     return state
 
 
@@ -148,8 +149,8 @@ def test_a_soak_with_random_kills_ends_and_leaks_nothing(tmp_path: Path, rounds:
         sampler.join()
     assert state["rounds_done"] == rounds
     assert_same(state, undisturbed(two_views(), config)[0].state_dict())
-    awaited(lambda: ray.available_resources().get("CPU") == 2, "all CPUs free again", 60)
-    awaited(lambda: not [p for title in (*TRAINING, "Cleaner") for p in named(title)], "no actor is left", 60)
+    awaited(lambda: ray.available_resources().get("CPU") == 2, "all CPUs free again")
+    awaited(lambda: not [p for title in (*TRAINING, "Cleaner") for p in named(title)], "no actor is left")
     assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
     assert len(list((tmp_path / "train").iterdir())) == 1  # the last checkpoint
     assert len(os.listdir("/proc/self/fd")) < opened + 30

@@ -72,19 +72,31 @@ def test_a_hidden_parent_hides_nothing(tmp_path):
     assert [name for name, _ in list_images(str(tmp_path / ".cache"))] == ["a.jpg"]
 
 
-def test_links_are_followed_and_loops_refused(tmp_path):
-    write(tmp_path / "elsewhere" / "a.jpg")
+def test_links_within_the_root_are_followed_and_loops_refused(tmp_path):
     root = tmp_path / "root"
-    root.mkdir()
-    (root / "place").symlink_to(tmp_path / "elsewhere")
-    (root / "b.jpg").symlink_to(tmp_path / "elsewhere" / "a.jpg")
-    (root / "broken.jpg").symlink_to(tmp_path / "nothing.jpg")
+    write(root / "place" / "a.jpg")
+    (root / "other").symlink_to("place")
+    (root / "b.jpg").symlink_to(root / "place" / "a.jpg")
+    (root / "broken.jpg").symlink_to("nothing.jpg")
     (tmp_path / "link").symlink_to(root)
-    assert [name for name, _ in list_images(str(tmp_path / "link"))] == ["b.jpg", "place/a.jpg"]
-    (tmp_path / "elsewhere" / "loop").symlink_to(root)
-    (tmp_path / "elsewhere" / "another").symlink_to(root)
+    names = ["b.jpg", "other/a.jpg", "place/a.jpg"]
+    assert [name for name, _ in list_images(str(tmp_path / "link"))] == names
+    (root / "place" / "loop").symlink_to(root)
+    (root / "place" / "another").symlink_to(root)
     with pytest.raises(InputError, match="links to a folder that it lies in"):
         list_images(str(root))
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "place/x.jpg", "place/folder"])
+@pytest.mark.parametrize("target", ["absolute", "relative"])
+def test_a_link_out_of_the_root_is_refused(tmp_path, name, target):
+    write(tmp_path / "root" / "place" / "a.jpg")
+    write(tmp_path / "rooted" / "secret.jpg")  # its path begins as the root's does
+    secret = tmp_path / "rooted" / ("" if name == "place/folder" else "secret.jpg")
+    link = tmp_path / "root" / name
+    link.symlink_to(os.path.relpath(secret, link.parent) if target == "relative" else secret)
+    with pytest.raises(InputError, match=r"links to '.*rooted.*', out of the folder that is read"):
+        list_images(str(tmp_path / "root"))
 
 
 def test_a_key_with_two_dots_never_leaves_the_root(monkeypatch):

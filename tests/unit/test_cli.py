@@ -1,7 +1,9 @@
 """The command line without ray: what it refuses, how, and with which exit code."""
 
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -156,6 +158,31 @@ def test_an_interrupt_says_how_to_go_on(run, stages):
     code, out, err = run("train", "--output", "x")
     assert (code, out) == (1, "")
     assert err.endswith("cvgl-ray: interrupted; start the same command again to go on\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_a_disk_refuses_is_one_line_and_exit_code_1(run, stages, number):
+    stages.train_stage = raising(OSError(number, "whatever", "/d/part.parquet"))
+    code, out, err = run("train", "--output", "x")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"cvgl-ray: cannot read or write /d/part.parquet ({os.strerror(number)}); what was")
+    assert err.endswith("start the same command again to go on\n")
+
+
+def test_termination_says_how_to_go_on():
+    code = (
+        "import os, signal, sys, types\n"
+        "stages = types.ModuleType('stages')\n"
+        "stages.train_stage = lambda *_: os.kill(os.getpid(), signal.SIGTERM) or signal.pause()\n"
+        "sys.modules['cvgl_ray.distributed.stages'] = stages\n"
+        "from cvgl_ray.cli import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, "train", "--output", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.endswith("cvgl-ray: interrupted; start the same command again to go on\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(run, stages):

@@ -126,6 +126,7 @@ def test_an_override_of_another_form_is_refused(override):
     ("overrides", "message"),
     [
         (["dataset.query_view=satellite"], "'dataset': query_view and reference_view are both 'satellite'"),
+        (["run.workers=2", "run.min_workers=3"], "min_workers is 3, more than workers, which is 2"),
         (["backbone.layers=[]"], "'backbone': layers is empty"),
         (["backbone.facet=value"], "facet 'value' needs a block index in layers, found \"final\""),
         (["backbone.rings=[1.0, 0.5]"], r"rings \[1\.0, 0\.5\] must rise"),

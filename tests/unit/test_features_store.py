@@ -183,6 +183,7 @@ def test_a_folder_of_tables_is_read_whole_one_view_at_a_time(tmp_path):
         ({"feature": [[1.0, 2.0], [3.0, 1e6]]}, "not finite in float16"),
         ({"feature": [1.0, 2.0]}, "has a column feature of double; it must hold float lists"),
         ({"feature": [["x"], ["y"]]}, "has a column feature of list<.*string>; it must hold float lists"),
+        ({"view": [["drone"], ["drone"]]}, "has a column view of list<.*>; it must hold strings"),
     ],
 )
 def test_a_bad_foreign_table_is_refused(tmp_path, columns, message):
