@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,19 @@ class Trained:
     pairs: list[tuple[str, str, float]]
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Two unlabelled feature tables as trainings share them: rows in the object store, in canonical order.
+
+    centre [2, D]: the views' means.
+    """
+
+    query_ids: list[str]
+    reference_ids: list[str]
+    features: tuple[ray.ObjectRef, ray.ObjectRef]
+    centre: np.ndarray
+
+
 def train(
     query: FeatureTable, reference: FeatureTable, config: Config, recipes: dict[str, Any], output: Path
 ) -> Trained:
@@ -46,53 +60,77 @@ def train(
 
     Raises InputError where the tables do not fit each other or the configuration.
     """
+    check_batches(len(query), len(reference), config)
+    data = share(query, reference)
+    result = fit_on_workers(data, config, output, "train", output / "tensorboard", threads_per_worker(config))
+    assert result.checkpoint is not None  # rank 0 reports one a round
+    return collect(result.checkpoint, data, config, recipes)
+
+
+def share(query: FeatureTable, reference: FeatureTable) -> TrainingData:
+    """Put two tables into the object store, once for any number of trainings."""
     check_same_dimension(query, reference)
-    _check_batches(query, reference, config)
     query, reference = in_canonical_order(query), in_canonical_order(reference)
-    features = ray.put(query.features), ray.put(reference.features)
     centre = np.stack([view_mean(query.features), view_mean(reference.features)])
-    actor = start_index_actor(config, features, centre, threads=threads_per_worker(config))
+    features = ray.put(query.features), ray.put(reference.features)
+    return TrainingData(query.image_ids, reference.image_ids, features, centre)
+
+
+def fit_on_workers(
+    data: TrainingData,
+    config: Config,
+    storage: Path,
+    name: str,
+    logs: Path,
+    threads: int,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+) -> ray.train.Result:
+    """One Ray Train run of all rounds; it goes on where an earlier run of that name in `storage` stopped.
+
+    logs: TensorBoard's folder; threads: of torch in each worker; callbacks: run in the controller's process.
+    """
+    actor = start_index_actor(config, data.features, data.centre, threads=threads)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config={"config": config, "features": features, "centre": centre, "actor": actor},
+        train_loop_config={
+            "config": config,
+            "features": data.features,
+            "centre": data.centre,
+            "actor": actor,
+            "threads": threads,
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.run.workers, use_gpu=config.run.gpu, resources_per_worker=_resources(config)
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(output.resolve()),
-            name="train",
+            storage_path=str(storage.resolve()),
+            name=name,
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[RoundWriter(str(output.resolve() / "tensorboard"))],  # type: ignore[list-item]
+            callbacks=[RoundWriter(str(logs.resolve())), *callbacks],  # type: ignore[list-item]
         ),
     )
     try:
-        result = trainer.fit()
+        return trainer.fit()
     except ray.train.WorkerGroupError as error:
         raise _cause(error) from error
     finally:
         ray.kill(actor)
-    assert result.checkpoint is not None  # rank 0 reports one a round
-    return _collect(result.checkpoint, query, reference, config, recipes)
 
 
-def _collect(
-    checkpoint: ray.train.Checkpoint,
-    query: FeatureTable,
-    reference: FeatureTable,
-    config: Config,
-    recipes: dict[str, Any],
+def collect(
+    checkpoint: ray.train.Checkpoint, data: TrainingData, config: Config, recipes: dict[str, Any]
 ) -> Trained:
     """The bundle of a run's last checkpoint."""
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / CHECKPOINT, weights_only=True)
-    learner = build_learner(config, query.dimension)
+    learner = build_learner(config, data.centre.shape[1])
     learner.load_state_dict(state)
     labels = learner.labels
     assert labels is not None
     rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
-    pairs = [(query.image_ids[q], reference.image_ids[r], cosine) for q, r, cosine in rows]
+    pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in rows]
     return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels)), pairs)
 
 
@@ -106,7 +144,7 @@ def in_canonical_order(table: FeatureTable) -> FeatureTable:
 def _worker(arguments: dict[str, Any]) -> None:
     """What every Ray Train worker runs: load, resume, then the rounds."""
     config: Config = arguments["config"]
-    torch.set_num_threads(threads_per_worker(config))
+    torch.set_num_threads(arguments["threads"])
     query, reference = ray.get(list(arguments["features"]))
     device = ray.train.torch.get_device()
     learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
@@ -143,16 +181,16 @@ def _report(learner: Learner, metrics: dict[str, Any]) -> None:
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _check_batches(query: FeatureTable, reference: FeatureTable, config: Config) -> None:
-    """Refuse a batch that the data cannot fill, before anything starts."""
-    fewest = min(len(query), len(reference))
+def check_batches(queries: int, references: int, config: Config) -> None:
+    """Refuse a batch that so many images cannot fill, before anything starts."""
+    fewest = min(queries, references)
     if fewest < 2:
         raise InputError(f"a view has {fewest} usable images; training needs at least two of each view")
     if config.estep.neighbourhood:
-        check_size(len(query), len(reference))
-    if config.estep.rows > len(reference):
+        check_size(queries, references)
+    if config.estep.rows > references:
         raise InputError(
-            f"estep.rows = {config.estep.rows}, but there are {len(reference)} references; "
+            f"estep.rows = {config.estep.rows}, but there are {references} references; "
             "lower it, or set 0 for an E-step over all rows"
         )
 
