@@ -1,6 +1,7 @@
 """A sweep: trials that share their features, a choice by the label-free score alone, tables of all of it."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
             figures = _figures_by_labels(found, records, features, output, address)
             write_text(output / "labels_table.md", sweep_report.labels_markdown(rows, figures, SCORE) + "\n")
         complete.touch()
+        for folder in ("trials", "tune"):  # checkpoints, which only a sweep under way needs
+            shutil.rmtree(output / folder, ignore_errors=True)
         return report
 
 

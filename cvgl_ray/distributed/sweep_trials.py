@@ -37,9 +37,7 @@ def run_trials(
     if not left:
         return journal.records
     concurrent, threads = _room(sweep)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the journal and TensorBoard hold all there is
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupted sweep must not go on to its choice
+    _quiet()
     trial = tune.with_parameters(
         _trial,
         configs={n: found[n].config for n in left},
@@ -61,7 +59,17 @@ def run_trials(
             storage_path=str(output.resolve()), name="tune", callbacks=[journal], verbose=0
         ),
     ).fit()
-    return read_journal(journal.path)
+    records = read_journal(journal.path)
+    assert all(records[number].ended for number in found)
+    return records
+
+
+def _quiet() -> None:
+    """Leave the word to the journal: nothing of Ray Tune's own tables, loggers and interrupt handling."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its successor prints at any verbosity
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupted sweep must not go on to its choice
 
 
 def _room(sweep: Sweep) -> tuple[int, int]:

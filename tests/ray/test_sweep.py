@@ -96,6 +96,8 @@ def test_a_sweep_goes_on_after_its_driver_died(
         assert SCORE in events.Tags()["scalars"]
         assert "_hparams_/session_start_info" in events.summary_metadata
 
+    assert not (tmp_path / "trials").exists()  # the checkpoints
+
     bundle = (tmp_path / "bundle/adapter.safetensors").stat().st_mtime_ns
     assert sweep_stage(sweep, tmp_path) == report
     assert (tmp_path / "bundle/adapter.safetensors").stat().st_mtime_ns == bundle
