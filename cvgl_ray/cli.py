@@ -15,6 +15,7 @@ import click
 
 from cvgl_ray.config import load_config
 from cvgl_ray.errors import InputError
+from cvgl_ray.sweep_config import load_sweep
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.
 _DISK_ERRORS = (
@@ -98,6 +99,22 @@ def train(config_path: str | None, overrides: tuple[str, ...], output: Path, add
     from cvgl_ray.distributed.stages import train_stage
 
     _print_report(train_stage(config, output, address), output)
+    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+
+
+@cli.command()
+@_configured
+def tune(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
+    """Try the configurations that [tune] of the file describes, leave the best one's bundle."""
+    sweep = load_sweep(config_path, overrides)
+    from cvgl_ray.distributed.sweep import sweep_stage
+
+    report = sweep_stage(sweep, output, address)
+    click.echo((output / "trials.md").read_text())
+    _print_report(report, output)
+    if (output / "labels_table.md").exists():
+        click.echo(f"labels: {output / 'labels_table.md'}, which the choice has not seen")
+    click.echo(f"trials: {output / 'trials.csv'}, {output / 'trials.png'}")
     click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
 
 

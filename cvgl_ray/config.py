@@ -6,7 +6,7 @@ Every field says its unit and range; an impossible combination is refused next t
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def _layer(value: object) -> object:
@@ -249,9 +250,17 @@ class Config(Section):
 def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Config:
     """Read a TOML file (none: the defaults) and apply `section.key=value` overrides, values in TOML syntax.
 
-    A value that is no TOML is taken as a string, so `dataset.root=/data` needs no quotes.
+    A value that is no TOML is taken as a string, so `dataset.root=/data` needs no quotes. The section [tune]
+    of a sweep is left aside: what remains is the configuration that the sweep starts from.
     Raises InputError naming the key, the value and what is allowed.
     """
+    tree = read_tree(path, overrides)
+    tree.pop("tune", None)
+    return validated(Config, tree)
+
+
+def read_tree(path: str | Path | None, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables of a TOML file with the overrides applied, not yet validated."""
     tree: dict[str, Any] = {}
     if path is not None:
         try:
@@ -262,10 +271,15 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Con
             raise InputError(f"configuration {path} is not valid TOML: {error}") from error
     for override in overrides:
         _apply(tree, override)
+    return tree
+
+
+def validated(model: type[Model], tree: Any, prefix: tuple[str, ...] = ()) -> Model:
+    """The model made of a tree; prefix: where the tree stands in the file, for the error's sentence."""
     try:
-        return Config.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error)) from error
+        raise InputError(_explain(error, model, prefix)) from error
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -284,25 +298,25 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[keys[-1]] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
     """The first fault, in one sentence: key, value found, what is allowed."""
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    location = fault["loc"]
+    key = ".".join(str(part) for part in (*prefix, *location))
     if fault["type"] == "extra_forbidden":
-        valid = ", ".join(_keys_at(fault["loc"][:-1]))
+        valid = ", ".join(_keys_at(model, location[:-1]))
         return f"unknown key {key!r} in the configuration; valid keys here are: {valid}"
     found = json.dumps(fault["input"], default=str)
     where = f"configuration key {key!r}" if key else "configuration"
     if fault["type"] == "model_type":
-        return f"{where} is {found}: it is a section; its keys are: {', '.join(_keys_at(fault['loc']))}"
+        return f"{where} is {found}: it is a section; its keys are: {', '.join(_keys_at(model, location))}"
     if fault["type"] == "value_error":
         return f"{where}: {fault['ctx']['error']}"
     message = fault["msg"][0].lower() + fault["msg"][1:]
     return f"{where} is {found}: {message.replace('tuple', 'list')}"  # TOML knows lists
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Config
+def _keys_at(section: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
     return list(section.model_fields)

@@ -28,7 +28,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, tree: Any) -> None:
     """Write JSON, indented, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(tree, indent=2) + "\n"))
+    write_text(path, json.dumps(tree, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def sync(path: Path) -> None:

@@ -5,7 +5,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,35 +44,44 @@ def locked(output: Path) -> Iterator[Path]:
         yield output
 
 
-def claim(output: Path, config: Config) -> None:
-    """Record the resolved configuration, versions and command; refuse a folder of another configuration."""
+def claim(output: Path, config: Config, tune: Mapping[str, Any] | None = None) -> None:
+    """Record the resolved configuration, versions and command; refuse a folder of another configuration.
+
+    tune: of a sweep, how the configuration is varied (JSON values).
+    """
     path = output / RUN_FILE
     if path.exists():
         try:
-            recorded = Config.model_validate(json.loads(path.read_text())["config"])
+            found = json.loads(path.read_text())
+            recorded, varied = Config.model_validate(found["config"]), found.get("tune", {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} cannot be read; remove the folder or choose another --output"
             ) from error
-        difference = _difference(recorded.model_dump(exclude=_FREE), config.model_dump(exclude=_FREE))
+        difference = _difference(
+            {**recorded.model_dump(exclude=_FREE), "tune": varied},
+            {**config.model_dump(exclude=_FREE), "tune": tune or {}},
+        )
         if difference:
             raise InputError(
                 f"{output} holds a run of another configuration ({difference}); choose another --output, "
                 "or remove the folder to start over"
             )
         return
-    write_json(path, {"config": config.model_dump(mode="json"), "labels_read": False, **_provenance()})
+    tree = {"config": config.model_dump(mode="json"), **({"tune": tune} if tune else {})}
+    write_json(path, {**tree, "labels_read": False, **_provenance()})
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
     """The first key whose value differs, with both values; empty where none does."""
-    for key, value in new.items():
-        if isinstance(value, dict):
-            inner = _difference(old[key], value, f"{prefix}{key}.")
+    for key in {**old, **new}:
+        was, value = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(value, dict):
+            inner = _difference(was, value, f"{prefix}{key}.")
             if inner:
                 return inner
-        elif old[key] != value:
-            return f"{prefix}{key} was {old[key]!r}, now {value!r}"
+        elif was != value:
+            return f"{prefix}{key} was {was!r}, now {value!r}"
     return ""
 
 

@@ -4,19 +4,15 @@ Ray Train keeps account of its checkpoints in a file of its own, which a process
 leaves half-written. A new run therefore trusts no account: it takes the newest checkpoint that is whole.
 """
 
-import hashlib
 import io
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import ray.train
 import torch
-
-from cvgl_ray.features.store import FeatureTable
 
 _NAME = "learner.pt"
 
@@ -67,12 +63,3 @@ def latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
         return state
     with checkpoint.as_directory() as folder:
         return load_checkpoint(Path(folder))
-
-
-def data_digest(query: FeatureTable, reference: FeatureTable) -> str:
-    """A hash of all feature rows in their order; a checkpoint's pseudo-labels are row numbers."""
-    digest = hashlib.blake2b(digest_size=16)
-    for table in (query, reference):
-        digest.update(str(table.features.shape).encode())
-        digest.update(np.ascontiguousarray(table.features).data)
-    return digest.hexdigest()

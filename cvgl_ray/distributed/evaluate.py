@@ -30,11 +30,21 @@ def evaluate(
 
     Images without a feature (rejected ones) take no part.
     """
+    return evaluate_models(catalog, labels, tables, dataset, {"frozen": None, "adapted": adapter})
+
+
+def evaluate_models(
+    catalog: Catalog,
+    labels: Labels,
+    tables: dict[str, FeatureTable],
+    dataset: Dataset,
+    models: dict[str, ViewCentred | None],
+) -> dict[str, dict[str, Metrics]]:
+    """Figures of adapters (None: the frozen features) by their names: {name: {direction: ...}}."""
     usable = with_features(catalog, tables)
     shared = ray.put((usable, labels, tables, dataset))
     directed = directions(usable, dataset.query_view, dataset.reference_view)
     task = ray.remote(num_cpus=1)(_evaluate_one)
-    models: dict[str, ViewCentred | None] = {"frozen": None, "adapted": adapter}
     pending = {
         (name, direction.name): task.remote(shared, model, number)
         for name, model in models.items()

@@ -15,10 +15,12 @@ def connect(address: str = "") -> None:
     A process that is already connected keeps its connection. Raises InputError for an address without a
     cluster.
     """
-    if ray.is_initialized():
-        return
     # Checkpoints come every round; the watcher of node preemptions would add an error line to every run.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    # A round's report is taken when the controller next looks at its workers; by default every two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if ray.is_initialized():
+        return
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     on_termination = signal.getsignal(signal.SIGTERM)
     try:

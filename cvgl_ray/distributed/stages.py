@@ -16,7 +16,7 @@ from cvgl_ray.distributed.tensorboard import write_evaluation
 from cvgl_ray.distributed.train import train
 from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.store import fingerprint, read_table, select
+from cvgl_ray.features.store import FeatureTable, fingerprint, read_table, select
 from cvgl_ray.files import write_atomically, write_json
 
 
@@ -31,7 +31,7 @@ class Data:
 def extract_stage(config: Config, output: Path, address: str = "") -> Data:
     """Bring the features of all images of the data set up to date; name the broken ones."""
     with run_folder.locked(output):
-        return _features(config, output, address)
+        return load_features(config, output, address)
 
 
 def train_stage(config: Config, output: Path, address: str = "") -> dict[str, Any]:
@@ -43,21 +43,17 @@ def train_stage(config: Config, output: Path, address: str = "") -> dict[str, An
         run_folder.claim(output, config)
         complete = output / ".complete"
         if complete.exists():
-            return _finished(output)
-        data = _features(config, output, address)
-        dataset, tables = config.dataset, data.extraction.tables
-        query, reference = (
-            select(tables[view], _trainable(data, view))
-            for view in (dataset.query_view, dataset.reference_view)
-        )
+            return finished(output)
+        data = load_features(config, output, address)
+        query, reference = training_tables(data, config)
         trained = train(query, reference, config, data.extraction.recipes, output)
         save_bundle(output / "bundle", trained.bundle, trained.pairs)
-        report = _evaluate(config, data, trained.bundle, output)
+        report = write_metrics(config, data, trained.bundle, output)
         complete.touch()
         return report
 
 
-def _finished(output: Path) -> dict[str, Any]:
+def finished(output: Path) -> dict[str, Any]:
     """metrics.json's tree of a complete run."""
     try:
         report: dict[str, Any] = json.loads((output / "metrics.json").read_text())
@@ -73,12 +69,13 @@ def evaluate_stage(config: Config, bundle_folder: Path, output: Path, address: s
     """Evaluate a bundle on the configured data set; returns and writes metrics.json's tree."""
     bundle = load_bundle(bundle_folder)
     with run_folder.locked(output):
-        data = _features(config, output, address)
+        data = load_features(config, output, address)
         _check_recipes(bundle, data.extraction.recipes, bundle_folder)
-        return _evaluate(config, data, bundle, output)
+        return write_metrics(config, data, bundle, output)
 
 
-def _features(config: Config, output: Path, address: str) -> Data:
+def load_features(config: Config, output: Path, address: str) -> Data:
+    """The data set's catalog, written to `output`, and its features, extracted where the store lacks them."""
     if not config.dataset.root:
         raise InputError("dataset.root is not set; give the data set's folder with --set dataset.root=DIR")
     dataset = config.dataset
@@ -103,6 +100,15 @@ def _foreign_features(config: Config, catalog: Catalog) -> Extraction:
     return found
 
 
+def training_tables(data: Data, config: Config) -> tuple[FeatureTable, FeatureTable]:
+    """The query and the reference features to learn from."""
+    query, reference = (
+        select(data.extraction.tables[view], _trainable(data, view))
+        for view in (config.dataset.query_view, config.dataset.reference_view)
+    )
+    return query, reference
+
+
 def _trainable(data: Data, view: str) -> list[str]:
     """Ids of a view's training images that have a feature."""
     known = set(data.extraction.tables[view].image_ids)
@@ -114,7 +120,7 @@ def _trainable(data: Data, view: str) -> list[str]:
     return images
 
 
-def _evaluate(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
+def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
     """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores."""
     report: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": bundle.scores}
     dataset, tables = config.dataset, data.extraction.tables

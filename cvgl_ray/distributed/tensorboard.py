@@ -1,5 +1,7 @@
 """The one TensorBoard writer: each round's scalars from the controller, the evaluation's from the driver."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import ray.train
 from torch.utils.tensorboard import SummaryWriter
 
 from cvgl_ray.config import Config
+from cvgl_ray.evaluation.sweep_report import TrialRow
 
 
 class RoundWriter(ray.train.UserCallback):
@@ -42,3 +45,15 @@ def write_evaluation(
         writer.add_text("configuration", f"```json\n{config.model_dump_json(indent=2)}\n```")
         for name, sheet in sheets.items():
             writer.add_image(name, sheet, rounds, dataformats="HWC")
+
+
+def write_hparams(folder: str, rows: Sequence[TrialRow], score: str) -> None:
+    """Add each trial's swept values and score to its logs, `folder`/<name>, for TensorBoard's HParams."""
+    with SummaryWriter(folder) as writer:
+        for row in rows:
+            if row.score is not None:
+                values = {
+                    key: value if isinstance(value, int | float | str) else json.dumps(value)
+                    for key, value in row.values.items()
+                }
+                writer.add_hparams(values, {score: row.score}, run_name=row.name, global_step=row.rounds)

@@ -1,32 +1,26 @@
-"""The EM loop in the workers of one Ray Train run, and the trainer around it."""
+"""The EM loop as a Ray Train run, and the bundle that it leaves."""
 
-import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import ray.train
 import ray.train.torch
-import torch
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import data_digest, last_state, latest_state, save_checkpoint
-from cvgl_ray.distributed.index_actor import actor_matcher, start_index_actor
+from cvgl_ray.distributed.checkpoints import last_state
+from cvgl_ray.distributed.index_actor import start_index_actor
 from cvgl_ray.distributed.tensorboard import RoundWriter
-from cvgl_ray.em import collective
-from cvgl_ray.em.agreement import HalfModels
+from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
+from cvgl_ray.distributed.worker import worker
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.bundle import Bundle
-from cvgl_ray.em.gradient import GradientLearner
-from cvgl_ray.em.loop import run_rounds
-from cvgl_ray.em.neighbourhood import check_size
 from cvgl_ray.em.selection import label_free_scores
-from cvgl_ray.em.views import view_mean
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.store import FeatureTable, check_same_dimension
+from cvgl_ray.features.store import FeatureTable
 
 
 @dataclass(frozen=True)
@@ -44,45 +38,50 @@ def train(
 
     Raises InputError where the tables do not fit each other or the configuration.
     """
-    check_same_dimension(query, reference)
-    _check_batches(query, reference, config)
-    query, reference = in_canonical_order(query), in_canonical_order(reference)
-    data = data_digest(query, reference)
+    check_batches(len(query), len(reference), config)
+    data = share(query, reference)
     state = last_state(output / "train")
-    if state is not None and state.get("data") != data:
+    if state is not None and state.get("data") != data.digest:
         raise InputError(
             f"the features changed since the training in {output} began; choose another --output, or remove "
             f"{output / 'train'} to start it over"
         )
     if state is None or state["rounds_done"] < config.mstep.rounds:
-        _fit(query, reference, config, state, data, output)
+        logs, threads = output / "tensorboard", threads_per_worker(config)
+        fit_on_workers(data, config, output, "train", logs, threads, state=state)
         state = last_state(output / "train")
     assert state is not None  # rank 0 reports one a round
-    return _collect(state, query, reference, config, recipes)
+    return collect(state, data, config, recipes)
 
 
-def _fit(
-    query: FeatureTable,
-    reference: FeatureTable,
+def fit_on_workers(
+    data: TrainingData,
     config: Config,
-    state: dict[str, Any] | None,
-    data: str,
-    output: Path,
-) -> None:
-    """Do the rounds left after `state` on Ray Train's workers; checkpoints carry the `data` digest."""
-    features = ray.put(query.features), ray.put(reference.features)
-    centre = np.stack([view_mean(query.features), view_mean(reference.features)])
-    actor = start_index_actor(config, features, centre, threads=threads_per_worker(config))
+    storage: Path,
+    name: str,
+    logs: Path,
+    threads: int,
+    *,
+    callbacks: Sequence[ray.train.UserCallback] = (),
+    state: dict[str, Any] | None = None,
+) -> ray.train.Result:
+    """One Ray Train run of the rounds that are left.
+
+    It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
+    logs: TensorBoard's folder; threads: of torch in each worker; callbacks: run in the controller's process.
+    """
+    actor = start_index_actor(config, data.features, data.centre, threads=threads)
     trainer = _Trainer(
-        _worker,
+        worker,
         train_loop_config={
             "config": config,
-            "features": features,
-            "centre": centre,
+            "features": data.features,
+            "centre": data.centre,
+            "digest": data.digest,
             "actor": actor,
+            "threads": threads,
             "state": ray.put(state),
-            "data": data,
-            "staging": str(output.resolve() / "train" / "staging"),
+            "staging": str(storage.resolve() / name / "staging"),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=_workers(config),  # type: ignore[arg-type]
@@ -90,16 +89,16 @@ def _fit(
             resources_per_worker=_resources(config),
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(output.resolve()),
-            name="train",
+            storage_path=str(storage.resolve()),
+            name=name,
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[RoundWriter(str(output.resolve() / "tensorboard"))],  # type: ignore[list-item]
+            callbacks=[RoundWriter(str(logs.resolve())), *callbacks],  # type: ignore[list-item]
         ),
     )
     try:
-        trainer.fit()
+        return trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
     finally:
@@ -113,90 +112,16 @@ class _Trainer(ray.train.torch.TorchTrainer):
         pass
 
 
-def _collect(
-    state: dict[str, Any],
-    query: FeatureTable,
-    reference: FeatureTable,
-    config: Config,
-    recipes: dict[str, Any],
-) -> Trained:
-    """The bundle of a run's round to keep."""
-    learner = build_learner(config, query.dimension)
+def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: dict[str, Any]) -> Trained:
+    """The bundle of the round to keep, from a learner's state."""
+    learner = build_learner(config, data.centre.shape[1])
     learner.load_state_dict(state)
     kept = learner.return_to_best()
     labels = learner.labels
     assert labels is not None
     rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
-    pairs = [(query.image_ids[q], reference.image_ids[r], cosine) for q, r, cosine in rows]
+    pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in rows]
     return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels) | kept), pairs)
-
-
-def in_canonical_order(table: FeatureTable) -> FeatureTable:
-    """Rows sorted by a hash of their feature, so that no file or folder name reaches the training."""
-    keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in table.features]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return FeatureTable([table.image_ids[i] for i in order], table.features[order])
-
-
-def _worker(arguments: dict[str, Any]) -> None:
-    """What every Ray Train worker runs: load, resume, then the rounds."""
-    config: Config = arguments["config"]
-    torch.set_num_threads(threads_per_worker(config))
-    query, reference = ray.get(list(arguments["features"]))
-    device = ray.train.torch.get_device()
-    learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
-    state = latest_state(arguments["state"])
-    if state is not None:
-        learner.load_state_dict(state)
-    if isinstance(learner, GradientLearner):
-        # Buffers are equal on all workers by construction; broadcasting them would only cost time.
-        learner.parallel = ray.train.torch.prepare_model(
-            learner.objective, parallel_strategy_kwargs={"forward_sync_buffers": False}
-        )
-    matcher = actor_matcher(arguments["actor"])
-    judge = None
-    if config.run.agreement and collective.rank() == 0:
-        judge = HalfModels(query, reference, config).judge
-    rounds = run_rounds(
-        learner,
-        query,
-        reference,
-        estep=config.estep,
-        rounds=config.mstep.rounds,
-        seed=config.run.seed,
-        matcher=matcher,
-        judge=judge,
-    )
-    for done in rounds:
-        state = {**learner.state_dict(), "data": arguments["data"]}
-        _report(state, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
-
-
-def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
-    """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round.
-
-    staging: a folder of this run, so that a worker that is killed leaves nothing elsewhere.
-    """
-    if collective.rank() > 0:
-        ray.train.report(metrics)
-        return
-    staging.mkdir(exist_ok=True)
-    save_checkpoint(state, staging)
-    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
-
-
-def _check_batches(query: FeatureTable, reference: FeatureTable, config: Config) -> None:
-    """Refuse a batch that the data cannot fill, before anything starts."""
-    fewest = min(len(query), len(reference))
-    if fewest < 2:
-        raise InputError(f"a view has {fewest} usable images; training needs at least two of each view")
-    if config.estep.neighbourhood:
-        check_size(len(query), len(reference))
-    if config.estep.rows > len(reference):
-        raise InputError(
-            f"estep.rows = {config.estep.rows}, but there are {len(reference)} references; "
-            "lower it, or set 0 for an E-step over all rows"
-        )
 
 
 def threads_per_worker(config: Config) -> int:

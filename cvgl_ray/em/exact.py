@@ -71,8 +71,8 @@ def _nothing(count: int, k: int) -> _Best:
 def _absorb(best: _Best, first_row: int, block: torch.Tensor, first_id: int) -> None:
     """Let the scores [n, c] of rows from `first_row` with ids from `first_id` into the best so far.
 
-    Strip by strip: the more strips a row has seen, the fewer hold anything better for it, and one pass for the
-    maximum spares those the selection.
+    Strip by strip: the more strips a row has seen, the fewer hold anything better for it, and one pass for
+    the maximum spares those the selection.
     """
     scores, ids = (side[first_row : first_row + len(block)] for side in best)
     k = scores.shape[1]

@@ -4,6 +4,8 @@ import numpy as np
 
 from cvgl_ray.em.matching import PseudoLabels, is_mutual
 
+CHOICE = "score"  # the score by which a sweep prefers one configuration to another; higher is better
+
 
 def label_free_scores(labels: PseudoLabels, previous: PseudoLabels | None = None) -> dict[str, float]:
     """Scores of an E-step over all rows, each in [0, 1] but the margin.

@@ -36,6 +36,11 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
         [direction, model, *(_cell(figures.get(name)) for name in names)]
         for direction, model, figures in rows
     ]
+    return aligned_table(head, body)
+
+
+def aligned_table(head: list[str], body: list[list[str]]) -> str:
+    """A Markdown table with columns of one width: two of words, the others of figures."""
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     rule = ["-" * width for width in widths[:2]] + ["-" * (width - 1) + ":" for width in widths[2:]]
     lines = [_aligned(head, widths), rule, *(_aligned(line, widths) for line in body)]

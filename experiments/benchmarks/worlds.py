@@ -36,8 +36,9 @@ def _rendered(root: Path, places: int) -> tuple[FeatureTable, FeatureTable]:
     found = []
     for view, section in (("drone", config.pretransform.query), ("satellite", config.pretransform.reference)):
         images = catalog.select(view=view, split="train")
+        pretransform = pretransform_of(section)
         rows = [
-            backbone.embed(backbone.prepare(decode(read_bytes(uri)))[None], pretransform_of(section))
+            backbone.embed(backbone.prepare(decode(read_bytes(uri)), pretransform)[None], pretransform)
             for uri in images.uris
         ]
         found.append(FeatureTable(images.image_ids, np.concatenate(rows).astype(np.float16)))

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.train import in_canonical_order, threads_per_worker
+from cvgl_ray.distributed.train import threads_per_worker
+from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import Round

@@ -13,7 +13,7 @@ from tiny import DRONE_IMAGES, PLACES, configured, write_places
 from cvgl_ray.catalog.layouts import scan
 from cvgl_ray.distributed.localize import localize
 from cvgl_ray.distributed.stages import evaluate_stage, extract_stage, train_stage
-from cvgl_ray.distributed.train import in_canonical_order
+from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.em.bundle import load_bundle
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError

@@ -66,7 +66,7 @@ def test_help_needs_neither_ray_nor_torch():
     assert done.returncode == 0
     assert done.stdout.endswith("imported: []\n")
     assert done.stderr == ""
-    for command in ("synth", "extract", "train", "evaluate", "localize"):
+    for command in ("synth", "extract", "train", "tune", "evaluate", "localize"):
         assert f"\n  {command} " in done.stdout
 
 
@@ -79,7 +79,7 @@ def test_an_unknown_key_needs_neither_ray_nor_torch(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", ["synth", "extract", "train", "evaluate", "localize"])
+@pytest.mark.parametrize("command", ["synth", "extract", "train", "tune", "evaluate", "localize"])
 def test_every_command_has_help(run, command):
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
@@ -115,6 +115,10 @@ def test_no_command_shows_the_help(run):
         (["synth", "--output", "w", "--places", "many"], "'many' is not a valid integer"),
         (["synth", "--output", "w", "--image-size", "8"], "8 is not in the range x>=32"),
         (["train", "--output", "x", "--config", "none.toml"], "configuration none.toml cannot be read"),
+        (
+            ["tune", "--output", "x", "--set", "tune.trials=3"],
+            "'tune': space is empty; name at least one key",
+        ),
         (["extract", "--output", "x", "--set", "mstep.rounds=no"], "'mstep.rounds' is \"no\""),
         (
             ["evaluate", "--output", "x", "--set", "rounds"],

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.errors import InputError
+from cvgl_ray.sweep_candidates import candidates
+from cvgl_ray.sweep_config import load_sweep
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
@@ -201,6 +203,8 @@ def test_every_experiment_loads(path):
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
     if "configurations" not in tree:
         load_config(path)
+    if "tune" in tree:
+        assert len(candidates(load_sweep(path))) == tree["tune"]["trials"]
     for items in tree.get("configurations", {}).values():  # of a grid: overrides, and names of more of them
         parts = [[item] if "=" in item else tree["parts"][item] for item in items]
         load_config(None, tuple(itertools.chain(*parts)))

@@ -1,0 +1,148 @@
+"""A sweep: trials that share their features, a choice by the label-free score alone, tables of all of it."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvgl_ray import run_folder
+from cvgl_ray.catalog import layouts
+from cvgl_ray.distributed.checkpoints import load_checkpoint
+from cvgl_ray.distributed.evaluate import evaluate_models
+from cvgl_ray.distributed.stages import finished, load_features, training_tables, write_metrics
+from cvgl_ray.distributed.sweep_journal import SCORE, Record
+from cvgl_ray.distributed.sweep_trials import run_trials
+from cvgl_ray.distributed.tensorboard import write_hparams
+from cvgl_ray.distributed.train import Trained, collect
+from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
+from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.bundle import save_bundle
+from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation import sweep_report
+from cvgl_ray.evaluation.metrics import Metrics
+from cvgl_ray.evaluation.sweep_report import TrialRow
+from cvgl_ray.files import write_atomically, write_text
+from cvgl_ray.sweep_candidates import Candidate, candidates, feature_key, swept_values
+from cvgl_ray.sweep_config import Sweep
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features that some candidates share: rows in the object store, and what they depend on."""
+
+    data: TrainingData
+    recipes: dict[str, Any]
+
+
+def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]:
+    """Try all candidates; leave the best one's bundle and metrics, and tables and figures of all.
+
+    Labels are read when the choice is made and written. A sweep whose driver died goes on where it was; a
+    complete one returns at once. Returns metrics.json's tree. Raises InputError for an impossible candidate
+    before anything starts, and where no trial ends well.
+    """
+    found = {candidate.number: candidate for candidate in candidates(sweep)}
+    with run_folder.locked(output):
+        run_folder.claim(output, sweep.base, sweep.tune.model_dump(mode="json", exclude={"concurrency"}))
+        complete = output / ".complete"
+        if complete.exists():
+            return finished(output)
+        features = _shared_features(found, output, address)
+        data = {n: features[feature_key(candidate.config)].data for n, candidate in found.items()}
+        records = run_trials(sweep, found, data, output)
+        best = found[choose(records)]
+        trained = _trained(best, records, features, output)
+        save_bundle(output / "bundle", trained.bundle, trained.pairs)
+        rows = _rows(found, records, best)
+        _write_trials(output, rows)
+        report = write_metrics(
+            best.config, load_features(best.config, output, address), trained.bundle, output
+        )
+        if report["adapted"]:
+            figures = _figures_by_labels(found, records, features, output, address)
+            write_text(output / "labels_table.md", sweep_report.labels_markdown(rows, figures, SCORE) + "\n")
+        complete.touch()
+        for folder in ("trials", "tune"):  # checkpoints, which only a sweep under way needs
+            shutil.rmtree(output / folder, ignore_errors=True)
+        return report
+
+
+def choose(records: Mapping[int, Record]) -> int:
+    """The number of the complete trial with the highest label-free score; of equal ones the first."""
+    complete = {n: record.score for n, record in sorted(records.items()) if record.ended == "complete"}
+    if not complete:
+        reasons = [record.reason for record in records.values() if record.reason] or ["none was complete"]
+        raise InputError(f"no trial of the sweep ended well; the first failure: {reasons[0]}")
+    return max(complete, key=lambda number: complete[number] or 0.0)
+
+
+def _shared_features(found: Mapping[int, Candidate], output: Path, address: str) -> dict[str, Features]:
+    """By `feature_key`, each distinct set of features, extracted where need be, once in the object store."""
+    shared: dict[str, Features] = {}
+    for candidate in found.values():
+        key, config = feature_key(candidate.config), candidate.config
+        if key not in shared:
+            data = load_features(config, output, address)
+            shared[key] = Features(share(*training_tables(data, config)), data.extraction.recipes)
+        rows = shared[key].data
+        check_batches(len(rows.query_ids), len(rows.reference_ids), config)
+    return shared
+
+
+def _trained(
+    candidate: Candidate, records: Mapping[int, Record], features: Mapping[str, Features], output: Path
+) -> Trained:
+    """A complete trial's result, from its last checkpoint."""
+    folder = output / "trials" / candidate.name / records[candidate.number].checkpoint
+    shared = features[feature_key(candidate.config)]
+    return collect(load_checkpoint(folder), shared.data, candidate.config, shared.recipes)
+
+
+def _rows(found: Mapping[int, Candidate], records: Mapping[int, Record], best: Candidate) -> list[TrialRow]:
+    values = swept_values(list(found.values()))
+    return [
+        TrialRow(
+            candidate.name,
+            row,
+            score=records[candidate.number].score,
+            rounds=records[candidate.number].rounds,
+            ended=str(records[candidate.number].ended),
+            chosen=candidate is best,
+        )
+        for candidate, row in zip(found.values(), values, strict=True)
+    ]
+
+
+def _write_trials(output: Path, rows: list[TrialRow]) -> None:
+    """The trials as tables, a figure, and TensorBoard's HParams."""
+    write_text(output / "trials.csv", sweep_report.trials_csv(rows, SCORE))
+    write_text(output / "trials.md", sweep_report.trials_markdown(rows, SCORE) + "\n")
+    figure = sweep_report.score_figure(rows, SCORE)
+    write_atomically(output / "trials.png", lambda path: figure.savefig(path, format="png", dpi=120))
+    write_hparams(str(output / "tensorboard"), rows, SCORE)
+
+
+def _figures_by_labels(
+    found: Mapping[int, Candidate],
+    records: Mapping[int, Record],
+    features: Mapping[str, Features],
+    output: Path,
+    address: str,
+) -> dict[str, dict[str, Metrics]]:
+    """What the labels say of complete trials, by trial and direction; a set of features is read once."""
+    complete = [found[number] for number, record in records.items() if record.ended == "complete"]
+    figures: dict[str, dict[str, Metrics]] = {}
+    for key in features:
+        models: dict[str, ViewCentred | None] = {
+            candidate.name: _trained(candidate, records, features, output).bundle.adapter
+            for candidate in complete
+            if feature_key(candidate.config) == key
+        }
+        if models:
+            config = next(c.config for c in complete if feature_key(c.config) == key)
+            data = load_features(config, output, address)
+            labels = layouts.load_labels(config.dataset.layout, config.dataset.root, data.catalog)
+            assert labels is not None  # the choice has just been evaluated on them
+            figures |= evaluate_models(data.catalog, labels, data.extraction.tables, config.dataset, models)
+    return figures

@@ -1,0 +1,130 @@
+"""What a sweep has seen, one JSON line a report, so that it goes on where its driver died.
+
+Ray Tune's own restoration forgets what its scheduler has seen and unpickles files of the output folder; this
+journal is text, and the scheduler is shown the past again.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ray import tune
+
+from cvgl_ray.em.selection import CHOICE
+from cvgl_ray.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SCORE = f"em/{CHOICE}"
+ROUNDS, CHECKPOINT = "rounds_done", "checkpoint"  # of a report, beside the round's scalars
+Ending = Literal["complete", "stopped", "failed"]
+
+
+@dataclass
+class Record:
+    """A trial so far: its reports by rounds done (scalars by TensorBoard's names), and how it ended."""
+
+    reports: dict[int, dict[str, Any]] = field(default_factory=dict)
+    checkpoint: str = ""  # name of the last report's checkpoint
+    ended: Ending | None = None
+    reason: str = ""  # of a failure
+
+    @property
+    def rounds(self) -> int:
+        """Rounds done, 0 before the first report."""
+        return max(self.reports, default=0)
+
+    @property
+    def score(self) -> float | None:
+        """The last report's score, higher is better; None before the first report."""
+        return float(self.reports[self.rounds][SCORE]) if self.reports else None
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Add what a line of the journal says."""
+        if "scalars" in line:
+            self.reports[line["rounds"]] = line["scalars"]
+            self.checkpoint = line["checkpoint"]
+        else:
+            self.ended, self.reason = line["ended"], line["reason"]
+
+
+def read_journal(path: Path) -> dict[int, Record]:
+    """Records by the trials' numbers; a last line that was cut off is passed over."""
+    records: dict[int, Record] = {}
+    content = path.read_bytes() if path.exists() else b""
+    for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            records.setdefault(line["trial"], Record()).take(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: line {number} is no report; remove the folder to start over"
+            ) from error
+    return records
+
+
+class Journal(tune.Callback):
+    """Appends what Ray Tune's driver learns of its trials, and keeps it in `records`.
+
+    rounds: by trial number, how many rounds a complete trial has.
+    """
+
+    def __init__(self, path: Path, rounds: Mapping[int, int]) -> None:
+        self.path, self.rounds = path, rounds
+        self.records = read_journal(path)
+        if path.exists():
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A round of a trial is done."""
+        self._append(
+            trial.config["number"],
+            rounds=result[ROUNDS],
+            scalars={name: v for name, v in result.items() if name.split("/")[0] in ("em", "loss", "mstep")},
+            checkpoint=result[CHECKPOINT],
+            seconds=round(result["time_total_s"], 2),
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has done all its rounds, or the scheduler has stopped it."""
+        number = trial.config["number"]
+        whole = self.records[number].rounds >= self.rounds[number]
+        self._append(number, ended="complete" if whole else "stopped", reason="")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has failed for good."""
+        self._append(trial.config["number"], ended="failed", reason=_reason(trial.get_pickled_error()))
+
+    def _append(self, number: int, **what: Any) -> None:
+        line = {"trial": number, **what, "time": round(time.time(), 2)}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        record = self.records.setdefault(number, Record())
+        record.take(line)
+        if record.ended:
+            ended = sum(bool(record.ended) for record in self.records.values())
+            result = (
+                f"{SCORE} {record.score:.4f} after {record.rounds} rounds"
+                if record.reports
+                else record.reason
+            )
+            log.info("%d of %d trials: %03d %s, %s", ended, len(self.rounds), number, record.ended, result)
+
+
+def _reason(error: BaseException | None) -> str:
+    """The sentence of the InputError behind a trial's failure, else the failure's last line."""
+    cause, last = error, error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        last, cause = cause, cause.__cause__ or getattr(cause, "cause", None)
+    return (str(last).strip().splitlines() or ["unknown"])[-1]

@@ -1,0 +1,160 @@
+"""The trials of a sweep: Ray Tune decides which go on, each is a Ray Train run that reports every round."""
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ray.train
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.util.queue import Empty, Queue
+
+from cvgl_ray.config import Config
+from cvgl_ray.distributed import session
+from cvgl_ray.distributed.sweep_journal import CHECKPOINT, ROUNDS, SCORE, Journal, Record, read_journal
+from cvgl_ray.distributed.train import fit_on_workers
+from cvgl_ray.distributed.training_data import TrainingData
+from cvgl_ray.sweep_candidates import Candidate, trial_name
+from cvgl_ray.sweep_config import Sweep, Tune
+
+JOURNAL = "trials.jsonl"
+
+
+def run_trials(
+    sweep: Sweep, found: Mapping[int, Candidate], data: Mapping[int, TrainingData], output: Path
+) -> dict[int, Record]:
+    """Run the candidates whose trials have not ended, and failed ones once more; the records of all.
+
+    data: by candidate, the features that it learns from.
+    """
+    journal = Journal(output / JOURNAL, {n: c.config.mstep.rounds for n, c in found.items()})
+    left = [n for n in found if n not in journal.records or journal.records[n].ended in (None, "failed")]
+    if not left:
+        return journal.records
+    concurrent, threads = _room(sweep)
+    _quiet()
+    trial = tune.with_parameters(
+        _trial,
+        configs={n: found[n].config for n in left},
+        data={n: data[n] for n in left},
+        output=output.resolve(),
+        threads=threads,
+    )
+    tune.Tuner(
+        # Its workers reserve their own CPUs. Ray wants some resource of a trial, and a byte of memory is one.
+        tune.with_resources(trial, {"memory": 1}),
+        param_space={"number": tune.grid_search(left)},
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler(sweep.tune, journal),
+            max_concurrent_trials=concurrent,
+            trial_name_creator=lambda trial: trial_name(trial.config["number"]),
+            trial_dirname_creator=lambda trial: trial_name(trial.config["number"]),
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(output.resolve()), name="tune", callbacks=[journal], verbose=0
+        ),
+    ).fit()
+    records = read_journal(journal.path)
+    assert all(records[number].ended for number in found)
+    return records
+
+
+def _quiet() -> None:
+    """Leave the word to the journal: nothing of Ray Tune's own tables, loggers and interrupt handling."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its successor prints at any verbosity
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupted sweep must not go on to its choice
+
+
+def _room(sweep: Sweep) -> tuple[int, int]:
+    """Trials at a time, and torch threads of each worker, so that all workers together fill the cores."""
+    workers = sweep.base.run.workers
+    units = session.cluster_gpus() if sweep.base.run.gpu else session.cluster_cpus()
+    most = max(1, units // workers)
+    concurrent = min(most, sweep.tune.concurrency or most)
+    return concurrent, max(1, session.cluster_cpus() // (concurrent * workers))
+
+
+def scheduler(settings: Tune, journal: Journal) -> FIFOScheduler:
+    """The configured scheduler, shown what trials that ended before a restart have reported."""
+    if settings.scheduler == "none":
+        return FIFOScheduler()
+    rounds = max(journal.rounds.values())
+    asha = ASHAScheduler(
+        time_attr=ROUNDS,
+        metric=SCORE,
+        mode="max",
+        max_t=rounds,
+        grace_period=min(settings.grace_rounds, rounds),
+        reduction_factor=settings.reduction,
+    )
+    for number, record in journal.records.items():
+        if record.ended in ("complete", "stopped"):
+            past: Any = SimpleNamespace(trial_id=trial_name(number))
+            asha.on_trial_add(None, past)  # type: ignore[arg-type]  # it asks nothing of its controller
+            for done, scalars in sorted(record.reports.items()):
+                asha.on_trial_result(None, past, {ROUNDS: done, SCORE: scalars[SCORE]})  # type: ignore[arg-type]
+    return asha
+
+
+class _Forward(ray.train.UserCallback):
+    """Hands each round's report to the trial; runs in Ray Train's controller, which waits if it lags."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        self.queue.put(_report(metrics[0], checkpoint))
+
+
+def _report(metrics: dict[str, Any], checkpoint: Any) -> dict[str, Any]:
+    return {**metrics, ROUNDS: metrics["round"] + 1, CHECKPOINT: Path(checkpoint.path).name}
+
+
+def _trial(
+    settings: dict[str, Any],
+    *,
+    configs: dict[int, Config],
+    data: dict[int, TrainingData],
+    output: Path,
+    threads: int,
+) -> None:
+    """One trial: a Ray Train run that reports every round; started again, it goes on from its checkpoint."""
+    session.connect()
+    number = settings["number"]
+    queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
+    outcome: Future[ray.train.Result] = Future()
+
+    def run() -> None:
+        try:
+            name = trial_name(number)
+            logs = output / "tensorboard" / name
+            result = fit_on_workers(
+                data[number],
+                configs[number],
+                output / "trials",
+                name,
+                logs,
+                threads,
+                callbacks=[_Forward(queue)],
+            )
+            outcome.set_result(result)
+        except Exception as error:
+            outcome.set_exception(error)
+
+    # This thread alone reports. Ray's TuneReportCallback reports from another one, which waits for ever where
+    # the trial returns while a report is on its way.
+    threading.Thread(target=run, daemon=True).start()
+    while not (outcome.done() and queue.empty()):
+        with suppress(Empty):
+            tune.report(queue.get(timeout=0.2))
+    last = outcome.result()
+    # Once more, since a run that was complete when its driver died has nothing left to report.
+    tune.report(_report(last.metrics or {}, last.checkpoint))

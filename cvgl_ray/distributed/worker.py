@@ -1,0 +1,64 @@
+"""What every Ray Train worker runs: the EM loop, and a report with a checkpoint after each round."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from cvgl_ray.config import Config
+from cvgl_ray.distributed.checkpoints import latest_state, save_checkpoint
+from cvgl_ray.distributed.index_actor import actor_matcher
+from cvgl_ray.em import collective
+from cvgl_ray.em.agreement import HalfModels
+from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.gradient import GradientLearner
+from cvgl_ray.em.loop import run_rounds
+
+
+def worker(arguments: dict[str, Any]) -> None:
+    """Load, resume, then do the rounds that are left. See `train.fit_on_workers` for the arguments."""
+    config: Config = arguments["config"]
+    torch.set_num_threads(arguments["threads"])
+    query, reference = ray.get(list(arguments["features"]))
+    device = ray.train.torch.get_device()
+    learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
+    state = latest_state(arguments["state"])
+    if state is not None:
+        learner.load_state_dict(state)
+    if isinstance(learner, GradientLearner):
+        # Buffers are equal on all workers by construction; broadcasting them would only cost time.
+        learner.parallel = ray.train.torch.prepare_model(
+            learner.objective, parallel_strategy_kwargs={"forward_sync_buffers": False}
+        )
+    judge = None
+    if config.run.agreement and collective.rank() == 0:
+        judge = HalfModels(query, reference, config).judge
+    rounds = run_rounds(
+        learner,
+        query,
+        reference,
+        estep=config.estep,
+        rounds=config.mstep.rounds,
+        seed=config.run.seed,
+        matcher=actor_matcher(arguments["actor"]),
+        judge=judge,
+    )
+    for done in rounds:
+        state = {**learner.state_dict(), "data": arguments["digest"]}
+        _report(state, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
+
+
+def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
+    """Report a round; rank 0 adds the checkpoint. A barrier: every worker calls it once a round.
+
+    staging: a folder of this run, so that a worker that is killed leaves nothing elsewhere.
+    """
+    if collective.rank() > 0:
+        ray.train.report(metrics)
+        return
+    staging.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(state, staging)
+    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))

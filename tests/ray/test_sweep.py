@@ -1,0 +1,131 @@
+"""A small sweep whose driver is killed and started again: shared features, a choice without labels."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import DRONE_IMAGES, PLACES, SMALL, configured
+
+from cvgl_ray.catalog import layouts
+from cvgl_ray.distributed.stages import train_stage
+from cvgl_ray.distributed.sweep import sweep_stage
+from cvgl_ray.distributed.sweep_journal import SCORE, Journal, Record, read_journal
+from cvgl_ray.distributed.sweep_trials import scheduler
+from cvgl_ray.em.bundle import load_bundle
+from cvgl_ray.errors import InputError
+from cvgl_ray.sweep_config import Tune, load_sweep
+
+LIMIT_S = 200
+SPACE = (
+    "adapter.kind=attenuation",
+    "tune.trials=4",
+    "tune.scheduler=none",
+    "tune.space.adapter.shrinkage={grid = [0.05, 1.0]}",
+    "tune.space.pretransform.query.crops={grid = [[1.0], [0.8]]}",
+)
+
+
+def settings(places: Path, *more: str) -> tuple[str, ...]:
+    return (f"dataset.root={places}", *SMALL, *SPACE, *more)
+
+
+def kill_the_driver_when_a_trial_has_ended(places: Path, output: Path) -> str:
+    """Start the sweep as a user does, kill it when a trial has ended; the journal's text then."""
+    command = [sys.executable, "-m", "cvgl_ray", "tune", "--output", str(output)]
+    command += ["--address", ray.get_runtime_context().gcs_address]
+    command += [part for setting in settings(places) for part in ("--set", setting)]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    journal, limit = output / "trials.jsonl", time.monotonic() + LIMIT_S
+    while not (journal.exists() and '"ended"' in journal.read_text()):
+        if driver.poll() is not None or time.monotonic() > limit:
+            driver.kill()
+            pytest.fail(f"no trial ended:\n{driver.communicate()[0][-4000:]}")
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    assert not (output / "bundle").exists()
+    return journal.read_text()
+
+
+def test_a_sweep_goes_on_after_its_driver_died(
+    places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = kill_the_driver_when_a_trial_has_ended(places, tmp_path)
+    load_labels = layouts.load_labels
+    chosen = []
+
+    def load_labels_once_chosen(*arguments: object) -> object:
+        chosen.append(load_bundle(tmp_path / "bundle"))
+        assert (tmp_path / "trials.md").exists()
+        return load_labels(*arguments)
+
+    monkeypatch.setattr(layouts, "load_labels", load_labels_once_chosen)
+    sweep = load_sweep(None, settings(places))
+    report = sweep_stage(sweep, tmp_path)
+    assert chosen
+    assert report["adapted"]["satellite->drone"]["R@1"] > 50
+
+    lines = (tmp_path / "trials.jsonl").read_text()
+    assert lines.startswith(before)  # what had ended was not done again
+    ends = Counter(line["trial"] for line in map(json.loads, lines.splitlines()) if "ended" in line)
+    assert ends == {0: 1, 1: 1, 2: 1, 3: 1}
+    records = read_journal(tmp_path / "trials.jsonl")
+    assert {record.ended for record in records.values()} == {"complete"}
+    assert load_bundle(tmp_path / "bundle").scores[SCORE.removeprefix("em/")] == max(
+        record.score for record in records.values()
+    )
+
+    # Two crops of the drone's images and one of the satellite's: no picture was extracted twice for a recipe.
+    rows = sum(pq.read_table(part).num_rows for part in (tmp_path / "features").rglob("part-*.parquet"))
+    assert rows == 2 * DRONE_IMAGES * PLACES + PLACES
+
+    assert (tmp_path / "trials.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "trials.csv").read_text().count("\n") == 5
+    assert "Spearman" in (tmp_path / "labels_table.md").read_text()
+    for number in range(4):
+        events = EventAccumulator(str(tmp_path / f"tensorboard/trial-{number:03d}")).Reload()
+        assert SCORE in events.Tags()["scalars"]
+        assert "_hparams_/session_start_info" in events.summary_metadata
+
+    assert not (tmp_path / "trials").exists()  # the checkpoints
+
+    bundle = (tmp_path / "bundle/adapter.safetensors").stat().st_mtime_ns
+    assert sweep_stage(sweep, tmp_path) == report
+    assert (tmp_path / "bundle/adapter.safetensors").stat().st_mtime_ns == bundle
+    with pytest.raises(InputError, match=r"tune\.seed was 0, now 1"):
+        sweep_stage(load_sweep(None, settings(places, "tune.seed=1")), tmp_path)
+    with pytest.raises(InputError, match=r"tune\.trials was 4, now None"):
+        train_stage(configured(places, "adapter.kind=attenuation"), tmp_path)
+
+
+def test_a_journal_that_was_cut_off_is_mended_and_another_file_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    whole = '{"trial": 0, "rounds": 1, "scalars": {"em/mutual": 0.5}, "checkpoint": "c"}\n'
+    path.write_text(whole + '{"trial": 0, "ended": "comp')
+    records = Journal(path, {0: 1}).records
+    assert (records[0].rounds, records[0].score, records[0].ended) == (1, 0.5, None)
+    assert path.read_text() == whole
+    path.write_text("trials\n")
+    with pytest.raises(InputError, match="line 1 is no report"):
+        read_journal(path)
+
+
+def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> None:
+    settings = Tune(grace_rounds=1, reduction=2, space={"adapter.rank": {"choice": [8]}})
+    journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(range(4), 8))
+    new: Any = SimpleNamespace(trial_id="new")
+    report = {"rounds_done": 1, SCORE: 0.5}
+    for past, decision in ((0.4, "CONTINUE"), (0.9, "STOP")):  # the bar is what has been seen
+        journal.records[0] = Record({1: {SCORE: past}}, ended="stopped")
+        asha = scheduler(settings, journal)
+        asha.on_trial_add(None, new)
+        assert asha.on_trial_result(None, new, report) == decision
