@@ -1,13 +1,16 @@
 """Feature tables to train on, and what a training on them comes to without Ray."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.train import threads_per_worker
+from cvgl_ray.distributed.checkpoints import last_state
+from cvgl_ray.distributed.train import threads_per_worker, train
 from cvgl_ray.distributed.training_data import in_canonical_order
+from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import Round
@@ -26,6 +29,17 @@ def two_views(places: int = 120, images: int = 2, dimension: int = 48) -> Tables
         seen += rng.standard_normal(seen.shape, dtype=np.float32)
         tables.append(FeatureTable([f"{name}/{row}" for row in range(len(seen))], seen.astype(np.float16)))
     return tables[0], tables[1]
+
+
+def on_ray(tables: Tables, config: Config, output: Path) -> dict[str, Any]:
+    """Train on Ray; the state of the learner that comes out, with the round to keep."""
+    train(*tables, config, {}, output)
+    state = last_state(output / "train")
+    assert state is not None
+    learner = build_learner(config, tables[0].dimension)
+    learner.load_state_dict(state)
+    learner.return_to_best()
+    return learner.state_dict()
 
 
 def undisturbed(tables: Tables, config: Config) -> tuple[Learner, list[Round]]:

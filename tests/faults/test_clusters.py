@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from processes import ENVIRONMENT, awaited, below, checkpoints, end, finish, named
-from tables import assert_same, two_views, undisturbed
+from tables import assert_same, on_ray, two_views, undisturbed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cvgl_ray.config import load_config
-from cvgl_ray.distributed.checkpoints import last_state
-from cvgl_ray.distributed.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -68,6 +66,7 @@ def lose_a_node(folder: str) -> None:
             "adapter.kind=linear",
             f"mstep.rounds={rounds}",
             "mstep.batch_size=32",
+            "run.agreement=false",
             "run.workers=2",
             "run.min_workers=1",
         ),
@@ -85,15 +84,13 @@ def lose_a_node(folder: str) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         culprit = pool.submit(fault)
-        train(*two_views(), config, {}, output)
+        state = on_ray(two_views(), config, output)
         assert culprit.result(timeout=1) == 1
     learner, done = undisturbed(two_views(), config)
     scalars = EventAccumulator(str(output / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     losses = [event.value for event in scalars.Scalars("loss/loss")]
     expected = [each.scalars["loss/loss"] for each in done]
     torch.testing.assert_close(torch.tensor(losses), torch.tensor(expected), rtol=1e-3, atol=1e-4)
-    state = last_state(output / "train")
-    assert state is not None
     for name, value in learner.state_dict()["adapter"].items():
         torch.testing.assert_close(state["adapter"][name], value, rtol=1e-3, atol=1e-4)
     gap = max(abs(a - b) for a, b in zip(losses, expected, strict=True))
@@ -126,6 +123,7 @@ def crowd_the_object_store(folder: str) -> None:
             "mstep.rounds=2",
             "mstep.steps_per_round=2",
             "mstep.batch_size=64",
+            "run.agreement=false",
             "estep.rows=500",
             "estep.neighbourhood=0",
         ),
@@ -138,10 +136,7 @@ def crowd_the_object_store(folder: str) -> None:
         object_store_memory=80_000_000,
     )
     others = [ray.put(np.full(10_000_000, number, np.uint8)) for number in range(6)]
-    train(*tables, config, {}, Path(folder))
-    state = last_state(Path(folder) / "train")
-    assert state is not None
-    del state["data"]  # the features' digest
+    state = on_ray(tables, config, Path(folder))
     assert_same(state, undisturbed(tables, config)[0].state_dict())
     assert [int(ray.get(other)[-1]) for other in others] == list(range(6))
     summary = memory_summary(stats_only=True)

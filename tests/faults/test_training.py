@@ -16,12 +16,10 @@ import pytest
 import ray
 from processes import awaited, below, checkpoints, named
 from ray.util.placement_group import placement_group_table
-from tables import assert_same, two_views, undisturbed
+from tables import assert_same, on_ray, two_views, undisturbed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cvgl_ray.config import Config, load_config
-from cvgl_ray.distributed.checkpoints import last_state
-from cvgl_ray.distributed.train import train
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(600)]
 
@@ -30,7 +28,8 @@ TRAINING = ("TrainController", "TrainWorker", "IndexActor")
 
 
 def configured(kind: str, rounds: int, *more: str) -> Config:
-    steps = () if kind == "attenuation" else ("mstep.steps_per_round=200", "mstep.batch_size=32")
+    steps = ("run.agreement=false", "mstep.steps_per_round=200", "mstep.batch_size=32")
+    steps = () if kind == "attenuation" else steps
     return load_config(None, (f"adapter.kind={kind}", f"mstep.rounds={rounds}", *steps, *more))
 
 
@@ -38,11 +37,8 @@ def disturbed(config: Config, output: Path, fault: Callable[[Path], None]) -> di
     """The state after a training during which `fault` happened."""
     with ThreadPoolExecutor(1) as pool:
         culprit = pool.submit(fault, output)
-        train(*two_views(), config, {}, output)
+        state = on_ray(two_views(), config, output)
         culprit.result(timeout=1)
-    state = last_state(output / "train")
-    assert state is not None
-    del state["data"]  # the features' digest
     return state
 
 
