@@ -28,8 +28,14 @@ TRAINING = ("TrainController", "TrainWorker", "IndexActor")
 
 
 def configured(kind: str, rounds: int, *more: str) -> Config:
-    steps = ("run.agreement=false", "mstep.steps_per_round=200", "mstep.batch_size=32")
-    steps = () if kind == "attenuation" else steps
+    steps: tuple[str, ...] = ()
+    if kind == "linear":  # rounds that are mostly M-step
+        steps = (
+            "run.agreement=false",
+            "mstep.steps_per_round=40",
+            "mstep.batch_size=32",
+            "estep.neighbourhood=0",
+        )
     return load_config(None, (f"adapter.kind={kind}", f"mstep.rounds={rounds}", *steps, *more))
 
 
@@ -98,7 +104,7 @@ def test_a_linear_training_survives_each_loss_bit_for_bit(tmp_path: Path) -> Non
         worker_in_an_e_step(output)
         index_actor(output)
 
-    config = configured("linear", 24)
+    config = configured("linear", 18)
     assert_same(disturbed(config, tmp_path, faults), undisturbed(two_views(), config)[0].state_dict())
     scalars = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     e_steps, m_steps = (
@@ -106,12 +112,12 @@ def test_a_linear_training_survives_each_loss_bit_for_bit(tmp_path: Path) -> Non
     )
     assert np.median(m_steps) > np.median(e_steps)
     assert max(e_steps) > QUIET_S  # the one in which the index actor was lost
-    assert [event.step for event in scalars.Scalars("loss/loss")] == list(range(24))  # each logged once
+    assert [event.step for event in scalars.Scalars("loss/loss")] == list(range(18))  # each logged once
 
 
 @pytest.mark.parametrize("fault", [worker_in_an_e_step, index_actor])
 def test_an_attenuation_survives_a_loss_bit_for_bit(tmp_path: Path, fault: Callable[[Path], None]) -> None:
-    config = configured("attenuation", 24)
+    config = configured("attenuation", 18)
     assert_same(disturbed(config, tmp_path, fault), undisturbed(two_views(), config)[0].state_dict())
 
 
