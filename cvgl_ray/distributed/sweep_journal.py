@@ -83,9 +83,12 @@ class Journal(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A round of a trial is done."""
+        """A round of a trial is done; a trial that goes on may report a round once more."""
+        number = trial.config["number"]
+        if number in self.records and result[ROUNDS] <= self.records[number].rounds:
+            return
         self._append(
-            trial.config["number"],
+            number,
             rounds=result[ROUNDS],
             scalars={name: v for name, v in result.items() if name.split("/")[0] in ("em", "loss", "mstep")},
             checkpoint=result[CHECKPOINT],

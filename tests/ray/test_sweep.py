@@ -43,19 +43,20 @@ def kill_the_driver_when_a_trial_has_ended(places: Path, output: Path) -> str:
     command = [sys.executable, "-m", "cvgl_ray", "tune", "--output", str(output)]
     command += ["--address", ray.get_runtime_context().gcs_address]
     command += [part for setting in settings(places) for part in ("--set", setting)]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    journal, limit = output / "trials.jsonl", time.monotonic() + LIMIT_S
-    while not (journal.exists() and '"ended"' in journal.read_text()):
-        if driver.poll() is not None or time.monotonic() > limit:
-            driver.kill()
-            pytest.fail(f"no trial ended:\n{driver.communicate()[0][-4000:]}")
-        time.sleep(0.05)
-    driver.kill()
-    driver.wait()
+    journal, log = output / "trials.jsonl", output / "driver.log"
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as driver:
+        limit = time.monotonic() + LIMIT_S
+        while not (journal.exists() and '"ended"' in journal.read_text()):
+            if driver.poll() is not None or time.monotonic() > limit:
+                driver.kill()
+                pytest.fail(f"no trial ended:\n{log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        driver.kill()
     assert not (output / "bundle").exists()
     return journal.read_text()
 
 
+@pytest.mark.timeout(600)
 def test_a_sweep_goes_on_after_its_driver_died(
     places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
