@@ -76,22 +76,21 @@ class Objective(nn.Module):
     def _contrast(self, z_query: torch.Tensor, z_reference: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Both directions' InfoNCE of this worker's rows, each over its labelled rows in the batch."""
         scale = self.log_scale.exp()
+        forth = scale * z_query @ collective.gather(z_reference).T
+        # One worker holds all candidates: the way back is the same product.
+        alone = collective.world_size() == 1
+        back = forth.T if alone else scale * z_reference @ collective.gather(z_query).T
         halves = []
-        for z, others, target, back in (
-            (z_query, z_reference, batch.of_query, batch.of_reference),
-            (z_reference, z_query, batch.of_reference, batch.of_query),
+        for logits, target, of_other in (
+            (forth, batch.of_query, batch.of_reference),
+            (back, batch.of_reference, batch.of_query),
         ):
-            candidates = collective.gather(others)
-            start = collective.rank() * len(z)
-            own = _padded(target[start : start + len(z)], len(z))
-            excluded = _excluded(own, back, start, len(candidates))
-            own_target = torch.from_numpy(own).to(z.device)
-            losses = info_nce(
-                scale * z @ candidates.T,
-                own_target,
-                torch.from_numpy(excluded).to(z.device),
-                self.label_smoothing,
-            )
+            rows, columns = logits.shape
+            start = collective.rank() * rows
+            own = _padded(target[start : start + rows], rows)
+            excluded = torch.from_numpy(_excluded(own, of_other, start, columns)).to(logits.device)
+            own_target = torch.from_numpy(own).to(logits.device)
+            losses = info_nce(logits, own_target, excluded, self.label_smoothing)
             halves.append(losses.sum() / max(int((target >= 0).sum()), 1))
         return (halves[0] + halves[1]) / 2
 

@@ -27,6 +27,13 @@ from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.recipe import build_backbone
 
 
+class Actor(_Embed):
+    """The pipeline's actor, started without Ray Data."""
+
+    def __init__(self, shared: list[ray.ObjectRef]) -> None:  # in a list Ray leaves the reference as it is
+        super().__init__(shared[0], {"view": Pretransform()}, "cpu")
+
+
 def bare_loop(model: Any, batches: list[np.ndarray], layout: torch.memory_format) -> None:
     """What one writes without a library."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
@@ -58,8 +65,8 @@ def main(name: str, image_size: int, batch_size: int, batches: int, repeats: int
 
     session.connect()
     shared = ray.put(build_backbone(section))
-    actor: Any = ray.remote(num_cpus=1)(_Embed)
-    actors = [actor.remote(shared, {"view": Pretransform()}, "cpu") for _ in range(cores)]
+    actor: Any = ray.remote(num_cpus=1)(Actor)
+    actors = [actor.remote([shared]) for _ in range(cores)]
     rows = [ray.put({"view": "view", "pixels": batch}) for batch in pixels]
 
     def product() -> None:

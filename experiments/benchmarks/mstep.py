@@ -68,7 +68,7 @@ def all_true_pairs(query: np.ndarray, reference: np.ndarray) -> PseudoLabels:
 @click.command()
 @click.option("--dimension", default=1280, show_default=True)
 @click.option("--batch-size", default=512, show_default=True)
-@click.option("--steps", default=10, show_default=True, help="a repetition")
+@click.option("--steps", default=3, show_default=True, help="a repetition")
 @click.option("--repeats", default=7, show_default=True)
 @click.option("--quick", is_flag=True, help="batches of 128 rows of 256")
 def main(dimension: int, batch_size: int, steps: int, repeats: int, quick: bool) -> None:
