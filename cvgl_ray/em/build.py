@@ -34,7 +34,7 @@ def build_learner(
     """The configured adapter and its M-step."""
     adapter = build_adapter(config, dimension, centre)
     if isinstance(adapter, Attenuation):
-        return ClosedFormLearner(adapter, config.adapter.shrinkage, device)
+        return ClosedFormLearner(adapter, config.adapter.shrinkage, config.adapter.siblings, device)
     assert isinstance(adapter, LinearAdapter)
     objective = Objective(
         adapter,

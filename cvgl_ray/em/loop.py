@@ -6,7 +6,7 @@ number of workers: all random draws come from (seed, round) and describe the bat
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,13 +30,15 @@ class EStepRows:
     """What one worker hands to the matcher: all row ids of the round, and embeddings of its own share.
 
     query_rows, reference_rows: global row ids over all workers; query [n, W], reference [m, W] float32: this
-    worker's share, the rank-th of `numpy.array_split(rows, workers)`.
+    worker's share, the rank-th of `numpy.array_split(rows, workers)`; share: of the matched queries that
+    keep their label this round.
     """
 
     query_rows: np.ndarray
     reference_rows: np.ndarray
     query: np.ndarray
     reference: np.ndarray
+    share: float = 1.0
 
 
 Matcher = Callable[[int, EStepRows], PseudoLabels]
@@ -104,6 +106,7 @@ def match_rows(
         neighbours=estep.neighbours,
         match=estep.match,
         threshold=estep.threshold,
+        share=rows.share,
         factory=estep.index,
         neighbourhood=estep.neighbourhood,
         graphs=graphs,
@@ -131,9 +134,10 @@ def run_rounds(
         number = learner.rounds_done
         rng = np.random.default_rng((seed, number))
         started = time.perf_counter()
-        share = embed_share(learner, query, reference, estep, rng)
-        _check_finite(share, number)
-        labels = matcher(number, share)
+        kept = share_of_round(estep.first_share, number, rounds)
+        rows = replace(embed_share(learner, query, reference, estep, rng), share=kept)
+        _check_finite(rows, number)
+        labels = matcher(number, rows)
         e_done = time.perf_counter()
         scalars = learner.m_step(labels, query, reference, rng)
         scalars |= {f"em/{key}": v for key, v in label_free_scores(labels, learner.labels).items()}
@@ -144,6 +148,11 @@ def run_rounds(
             learner.keep_best(scores)
             scalars |= {f"em/{key}": value for key, value in scores.items()}
         yield Round(number, labels, scalars)
+
+
+def share_of_round(first: float, number: int, rounds: int) -> float:
+    """Share of the matched queries that keep their label: evenly from `first` to 1 in the last round."""
+    return 1.0 if rounds == 1 else first + (1 - first) * number / (rounds - 1)
 
 
 def embed_share(

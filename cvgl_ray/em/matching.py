@@ -5,7 +5,6 @@ reference of a query therefore does not depend on h_q, and -h_r becomes one more
 so that exact and approximate inner-product indices serve all scores alike.
 """
 
-import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -113,6 +112,7 @@ def pseudo_labels(
     neighbours: int = 5,
     match: str = "mutual",
     threshold: float = -1.0,
+    share: float = 1.0,
     factory: str = "Flat",
     neighbourhood: float = 0.0,
     graphs: Graphs | None = None,
@@ -122,10 +122,13 @@ def pseudo_labels(
     scores: "cosine" or "csls". neighbourhood, graphs: weight of the neighbours' matches within each view's
     graph (see neighbourhood.neighbourhood_scores).
     match: "argmax" labels each row of each view with its best of the other view; "mutual" keeps a pair that
-    is each other's best, where a reference has room for ceil(nq / nr) best queries (several images show its
-    place) and a query for ceil(nr / nq) references. A pair's cosine must exceed `threshold`.
+    is each other's best, where a reference has room for round(nq / nr) best queries (several images show its
+    place) and a query for round(nr / nq) references. A pair's cosine must exceed `threshold`.
+    share: of the queries that then have a reference, those of the widest margin keep it, in (0, 1]; a
+    reference keeps a query that keeps it.
     """
-    room_q, room_r = math.ceil(len(reference) / len(query)), math.ceil(len(query) / len(reference))
+    nq, nr = len(query), len(reference)
+    room_q, room_r = (max(1, round(x / y)) for x, y in ((nr, nq), (nq, nr)))
     if neighbourhood and graphs is not None:
         matrix = score_matrix(query, reference, scores, neighbours, neighbourhood, graphs)
         near_q, near_r = (_nearest_in(side, k) for side, k in ((matrix, room_q), (matrix.T, room_r)))
@@ -140,6 +143,10 @@ def pseudo_labels(
     if match == "mutual":
         keep_q &= accepted(best_q, near_r.ids[:, :room_r])
         keep_r &= accepted(best_r, near_q.ids[:, :room_q])
+    margin = near_q.lead()
+    if share < 1:
+        keep_q &= _widest(margin, keep_q, share)
+        keep_r &= keep_q[best_r] & (best_q[best_r] == np.arange(len(reference)))
     return PseudoLabels(
         query_rows=np.arange(len(query)) if query_rows is None else query_rows,
         reference_rows=np.arange(len(reference)) if reference_rows is None else reference_rows,
@@ -148,7 +155,7 @@ def pseudo_labels(
         best_of_query=best_q,
         best_of_reference=best_r,
         cosine=cosine_q,
-        margin=near_q.lead(),
+        margin=margin,
     )
 
 
@@ -169,6 +176,13 @@ def accepted(best: np.ndarray, back: np.ndarray) -> np.ndarray:
 def is_mutual(forth: np.ndarray, back: np.ndarray) -> np.ndarray:
     """Whether going `forth` [n] and then `back` [m] returns to where it began: [n] bool."""
     return accepted(forth, back[:, None])
+
+
+def _widest(margin: np.ndarray, among: np.ndarray, share: float) -> np.ndarray:
+    """Which rows have one of the widest margins [n] of those `among` [n] bool: [n] bool."""
+    if not among.any():
+        return among
+    return margin >= np.quantile(margin[among], 1 - share)
 
 
 def _half_mean(near: Nearest) -> np.ndarray:

@@ -37,6 +37,7 @@ PAPER = (  # but for the number of rows, rounds and the learning rate
     f"estep.rows={PLACES}",
     "estep.scores=cosine",
     "estep.threshold=0.1",
+    "estep.first_share=1.0",
     "mstep.steps_per_round=1",
     "loss.reconstruction=l1",
     LAST,

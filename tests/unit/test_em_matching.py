@@ -31,7 +31,7 @@ def dense_scores(query, reference, scores, neighbours):
 def naive_labels(cosine, score, match, threshold):
     """(of_query, of_reference) by loops over a dense score matrix."""
     best_q, best_r = score.argmax(1), score.argmax(0)
-    room_q, room_r = (math.ceil(a / b) for a, b in (score.shape[::-1], score.shape))
+    room_q, room_r = (max(1, round(a / b)) for a, b in (score.shape[::-1], score.shape))
     of_query, of_reference = np.full(len(best_q), -1), np.full(len(best_r), -1)
     for q, r in enumerate(best_q):
         accepts = match == "argmax" or (score[:, r] > score[q, r]).sum() < room_r
@@ -220,3 +220,22 @@ def test_search_parameters_follow_a_semicolon():
 def test_a_factory_that_does_not_fit(factory, reason):
     with pytest.raises(InputError, match=f"estep.index '{factory}' does not fit 20 rows of 12.*{reason}"):
         build_index(rows(20), factory)
+
+
+@pytest.mark.parametrize("neighbourhood", [0.0, 0.5])
+def test_a_share_keeps_the_widest_margins(neighbourhood):
+    query, reference = rows(60, seed=17), rows(20, seed=18)
+    graphs = view_graph(query), view_graph(reference)
+    whole, half = (
+        pseudo_labels(query, reference, share=share, neighbourhood=neighbourhood, graphs=graphs)
+        for share in (1.0, 0.5)
+    )
+    kept, all_kept = half.of_query >= 0, whole.of_query >= 0
+    assert kept.sum() == pytest.approx(all_kept.sum() / 2, abs=1)
+    np.testing.assert_array_equal(half.of_query[kept], whole.of_query[kept])
+    assert half.margin[kept].min() >= half.margin[all_kept & ~kept].max()
+    partner = half.of_reference[half.of_reference >= 0]
+    assert kept[partner].all()
+    np.testing.assert_array_equal(half.of_query[partner], np.flatnonzero(half.of_reference >= 0))
+    nobody = pseudo_labels(query, reference, share=0.5, threshold=1.0)
+    assert (nobody.of_query == -1).all()

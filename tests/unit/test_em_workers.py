@@ -47,6 +47,7 @@ TRAININGS = {
         "estep.rows=21",
         "estep.scores=cosine",
         "estep.threshold=0.1",
+        "estep.first_share=1.0",
         "mstep.steps_per_round=1",
     ),
     "closed_form": (),
