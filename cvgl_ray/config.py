@@ -202,6 +202,14 @@ class Loss(Section):
     orthogonality_weight: NotNegative = 0.0  # of the encoder's distance from an isometry
 
 
+class Retrieval(Section):
+    """How embeddings are compared at retrieval; the frozen features always by their cosine."""
+
+    scores: Literal["cosine", "csls"] = "csls"  # csls corrects the cosine for hubs among the references
+    neighbours: Count = 10  # of CSLS's scale
+    transductive: bool = False  # CSLS by the queries asked, all at once, instead of by training images
+
+
 class Run(Section):
     """Resources and reproducibility."""
 
@@ -230,6 +238,7 @@ class Config(Section):
     estep: EStep = EStep()
     mstep: MStep = MStep()
     loss: Loss = Loss()
+    retrieval: Retrieval = Retrieval()
     run: Run = Run()
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_confi
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.loop import start
+from cvgl_ray.em.retrieval import Retriever, training_banks
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
@@ -102,7 +103,7 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
     for done in rounds:
         seconds, scalars = seconds + time.perf_counter() - started, done.scalars
         if learner.rounds_done % every == 0 or learner.rounds_done == config.mstep.rounds:
-            curve.append(recalls(catalog, tables, config.dataset, learner.adapter))
+            curve.append(recalls(catalog, tables, config, learner.adapter, (query, reference)))
         started = time.perf_counter()
     learner.return_to_best()
     return {
@@ -112,7 +113,7 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
         "seconds": seconds,
         "fitted": sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre"),
         "scores": {score: scalars.get(f"em/{score}", math.nan) for score in SCORES},
-        "R@1": recalls(catalog, tables, config.dataset, learner.adapter),
+        "R@1": recalls(catalog, tables, config, learner.adapter, (query, reference)),
         "curve": curve,
     }
 
@@ -125,16 +126,21 @@ def drawn(table: FeatureTable, share: float, seed: int) -> np.ndarray:
 
 
 def recalls(
-    catalog: Catalog, tables: dict[str, FeatureTable], dataset: Dataset, adapter: ViewCentred
+    catalog: Catalog,
+    tables: dict[str, FeatureTable],
+    config: Config,
+    adapter: ViewCentred,
+    trained_on: tuple[np.ndarray, np.ndarray],
 ) -> list[float]:
-    """R@1 in percent, by cosine, of each direction of the data set."""
+    """R@1 in percent, as the configuration retrieves, of each direction of the data set."""
+    dataset, section, training = config.dataset, config.retrieval, adapter.training
     labels = layouts.load_labels(dataset.layout, dataset.root, catalog)
     if labels is None:
         raise InputError(f"{dataset.root} has no labels, and the table's figures are recalls; give some")
-    training = adapter.training
-    adapter.eval()
+    banks = training_banks(adapter.eval(), *trained_on)
+    model = Retriever(adapter, banks, section.scores, section.neighbours, section.transductive)
     found = [
-        float(evaluate_direction(each, *direction_embeddings(each, tables, dataset, adapter), labels)["R@1"])
+        float(evaluate_direction(each, *direction_embeddings(each, tables, dataset, model), labels)["R@1"])
         for each in directions(catalog, dataset.query_view, dataset.reference_view)
     ]
     adapter.train(training)

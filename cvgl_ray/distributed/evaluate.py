@@ -7,7 +7,7 @@ from PIL import Image
 from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Dataset
-from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.metrics import Metrics
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
@@ -24,13 +24,13 @@ def evaluate(
     labels: Labels,
     tables: dict[str, FeatureTable],
     dataset: Dataset,
-    adapter: ViewCentred,
+    model: Retriever,
 ) -> dict[str, dict[str, Metrics]]:
-    """Figures of the frozen features and of the adapted embeddings: {"frozen" | "adapted": {direction: ...}}.
+    """Figures of the frozen features and of the adapted model: {"frozen" | "adapted": {direction: ...}}.
 
     Images without a feature (rejected ones) take no part.
     """
-    return evaluate_models(catalog, labels, tables, dataset, {"frozen": None, "adapted": adapter})
+    return evaluate_models(catalog, labels, tables, dataset, {"frozen": None, "adapted": model})
 
 
 def evaluate_models(
@@ -38,9 +38,9 @@ def evaluate_models(
     labels: Labels,
     tables: dict[str, FeatureTable],
     dataset: Dataset,
-    models: dict[str, ViewCentred | None],
+    models: dict[str, Retriever | None],
 ) -> dict[str, dict[str, Metrics]]:
-    """Figures of adapters (None: the frozen features) by their names: {name: {direction: ...}}."""
+    """Figures of models (None: the frozen features) by their names: {name: {direction: ...}}."""
     usable = with_features(catalog, tables)
     shared = ray.put((usable, labels, tables, dataset))
     directed = directions(usable, dataset.query_view, dataset.reference_view)
@@ -57,21 +57,21 @@ def evaluate_models(
 
 
 def _evaluate_one(
-    shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset], adapter: ViewCentred | None, number: int
+    shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset], model: Retriever | None, number: int
 ) -> Metrics:
     catalog, labels, tables, dataset = shared
     direction = directions(catalog, dataset.query_view, dataset.reference_view)[number]
-    query, gallery = direction_embeddings(direction, tables, dataset, adapter)
+    query, gallery = direction_embeddings(direction, tables, dataset, model)
     return evaluate_direction(direction, query, gallery, labels)
 
 
 def retrieval_pictures(
-    catalog: Catalog, labels: Labels, tables: dict[str, FeatureTable], dataset: Dataset, adapter: ViewCentred
+    catalog: Catalog, labels: Labels, tables: dict[str, FeatureTable], dataset: Dataset, model: Retriever
 ) -> dict[str, np.ndarray]:
     """By direction, a picture [H, W, 3] uint8 of a few evenly spaced queries and their best references."""
     sheets = {}
     for direction in directions(with_features(catalog, tables), dataset.query_view, dataset.reference_view):
-        query, gallery = direction_embeddings(direction, tables, dataset, adapter)
+        query, gallery = direction_embeddings(direction, tables, dataset, model)
         shown = np.unique(np.linspace(0, len(query) - 1, SHEET_QUERIES).astype(int))
         best, _ = top_k(query[shown], gallery, min(SHEET_DEPTH, len(gallery)))
         places = labels.place_ids(direction.queries.image_ids)[shown]

@@ -1,17 +1,14 @@
 """Locate single images: the best references of a gallery, with coordinates where they are known."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from cvgl_ray.catalog.folders import scan_images
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.extract import extract
 from cvgl_ray.em.bundle import load_bundle
-from cvgl_ray.em.embedding import embed
-from cvgl_ray.em.views import QUERY, REFERENCE
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.search import check_k, top_k
 
@@ -22,8 +19,9 @@ def localize(
     """The k best references of each query image, best first.
 
     Returns per query {"query", "references": [{"image_id", "uri", "similarity", "latitude", "longitude"}]},
-    coordinates None where unknown. Features are kept in `cache`. Raises InputError for an unusable query
-    image or a k larger than the gallery.
+    coordinates None where unknown; the similarity is the configured score (by CSLS a cosine less the
+    reference's hubness). Features are kept in `cache`. Raises InputError for an unusable query image or a k
+    larger than the gallery.
     """
     bundle = load_bundle(bundle_folder)
     dataset = bundle.config.dataset
@@ -47,11 +45,10 @@ def localize(
     for rejected in found.rejected:
         if rejected["view"] == dataset.query_view:
             raise InputError(f"query image {rejected['uri']} cannot be used: {rejected['reason']}")
-    sides = ((dataset.query_view, QUERY), (dataset.reference_view, REFERENCE))
-    z_query, z_gallery = (
-        torch.from_numpy(embed(bundle.adapter, found.tables[view].features, role)) for view, role in sides
-    )
-    indices, similarities = top_k(z_query, z_gallery, k)
+    model = replace(bundle.retriever(bundle.config.retrieval), transductive=False)
+    tables = found.tables
+    sides = model.sides(tables[dataset.query_view].features, tables[dataset.reference_view].features)
+    indices, similarities = top_k(*sides, k)
     by_id = {row["image_id"]: row for row in gallery.rows.to_pylist()}
     ids = found.tables[dataset.reference_view].image_ids
     columns = ("image_id", "uri", "latitude", "longitude")

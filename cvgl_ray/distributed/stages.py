@@ -123,12 +123,14 @@ def _trainable(data: Data, view: str) -> list[str]:
 def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
     """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores."""
     report: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": bundle.scores}
+    report["retrieval"] = config.retrieval.model_dump(mode="json")
     dataset, tables = config.dataset, data.extraction.tables
     labels = layouts.load_labels(dataset.layout, dataset.root, data.catalog)
     sheets = {}
     if labels is not None:
-        report |= evaluate(data.catalog, labels, tables, dataset, bundle.adapter)
-        sheets = retrieval_pictures(data.catalog, labels, tables, dataset, bundle.adapter)
+        model = bundle.retriever(config.retrieval)
+        report |= evaluate(data.catalog, labels, tables, dataset, model)
+        sheets = retrieval_pictures(data.catalog, labels, tables, dataset, model)
     write_json(output / "metrics.json", report)
     write_evaluation(str(output / "tensorboard"), report, config, sheets)
     return report

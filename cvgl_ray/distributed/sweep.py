@@ -16,8 +16,8 @@ from cvgl_ray.distributed.sweep_trials import run_trials
 from cvgl_ray.distributed.tensorboard import write_hparams
 from cvgl_ray.distributed.train import Trained, collect
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
-from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.bundle import save_bundle
+from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation import sweep_report
 from cvgl_ray.evaluation.metrics import Metrics
@@ -134,8 +134,10 @@ def _figures_by_labels(
     complete = [found[number] for number, record in records.items() if record.ended == "complete"]
     figures: dict[str, dict[str, Metrics]] = {}
     for key in features:
-        models: dict[str, ViewCentred | None] = {
-            candidate.name: _trained(candidate, records, features, output).bundle.adapter
+        models: dict[str, Retriever | None] = {
+            candidate.name: _trained(candidate, records, features, output).bundle.retriever(
+                candidate.config.retrieval
+            )
             for candidate in complete
             if feature_key(candidate.config) == key
         }

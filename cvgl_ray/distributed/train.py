@@ -18,6 +18,7 @@ from cvgl_ray.distributed.training_data import TrainingData, check_batches, shar
 from cvgl_ray.distributed.worker import worker
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.bundle import Bundle
+from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable
@@ -121,7 +122,9 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
     assert labels is not None
     rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
     pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in rows]
-    return Trained(Bundle(learner.adapter.eval(), config, recipes, label_free_scores(labels) | kept), pairs)
+    adapter = learner.adapter.eval()
+    banks = training_banks(adapter, *ray.get(list(data.features)))
+    return Trained(Bundle(adapter, banks, config, recipes, label_free_scores(labels) | kept), pairs)
 
 
 def threads_per_worker(config: Config) -> int:

@@ -1,4 +1,4 @@
-"""What a direction's images are compared by: frozen features as they are, or a model's embeddings."""
+"""What a direction's images are compared by: frozen features as they are, or what a model makes of them."""
 
 from collections.abc import Mapping
 
@@ -7,26 +7,26 @@ import torch
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Dataset
-from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows
 from cvgl_ray.evaluation.protocols import Direction
 from cvgl_ray.features.store import FeatureTable, select
 
 
 def direction_embeddings(
-    direction: Direction, tables: Mapping[str, FeatureTable], dataset: Dataset, adapter: ViewCentred | None
+    direction: Direction, tables: Mapping[str, FeatureTable], dataset: Dataset, model: Retriever | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings of a direction's queries [Q, W] and gallery [G, W]; no adapter: the frozen features."""
+    """A direction's queries [Q, V] and gallery [G, V], to be compared by inner product.
+
+    No model: the frozen features as unit rows.
+    """
     roles = {dataset.query_view: QUERY, dataset.reference_view: REFERENCE}
-    sides = []
-    for images in (direction.queries, direction.gallery):
-        view = images.rows["view"][0].as_py()
-        rows = select(tables[view], images.image_ids).features
-        sides.append(
-            torch.from_numpy(unit_rows(rows) if adapter is None else embed(adapter, rows, roles[view]))
-        )
-    return sides[0], sides[1]
+    views = [images.rows["view"][0].as_py() for images in (direction.queries, direction.gallery)]
+    queries = select(tables[views[0]], direction.queries.image_ids).features
+    gallery = select(tables[views[1]], direction.gallery.image_ids).features
+    if model is None:
+        return torch.from_numpy(unit_rows(queries)), torch.from_numpy(unit_rows(gallery))
+    return model.sides(queries, gallery, roles[views[0]])
 
 
 def with_features(catalog: Catalog, tables: Mapping[str, FeatureTable]) -> Catalog:

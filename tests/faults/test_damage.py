@@ -64,7 +64,8 @@ def bundle(value: float) -> Bundle:
     with torch.no_grad():
         for tensor in adapter.state_dict().values():
             tensor.fill_(value)
-    return Bundle(adapter, Config(), {}, {})
+    banks = np.eye(4, dtype=np.float16), np.eye(4, dtype=np.float16)
+    return Bundle(adapter, banks, Config(), {}, {})
 
 
 def value_of(folder: Path) -> float:

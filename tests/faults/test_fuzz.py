@@ -211,9 +211,9 @@ def bundle_files() -> dict[str, bytes]:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        save_bundle(
-            Path(folder, "b"), Bundle(build_adapter(Config(), 4), Config(), {}, {}), [("q", "r", 0.5)]
-        )
+        banks = np.eye(4, dtype=np.float16), np.eye(4, dtype=np.float16)
+        made = Bundle(build_adapter(Config(), 4), banks, Config(), {}, {})
+        save_bundle(Path(folder, "b"), made, [("q", "r", 0.5)])
         return {path.name: path.read_bytes() for path in Path(folder, "b").iterdir()}
 
 
@@ -233,7 +233,9 @@ def json_with_another_value(draw: st.DrawFn) -> bytes:
 @given(data=st.data())
 def test_bundles(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
-    name = data.draw(st.sampled_from(["config.json", "metrics.json", "adapter.safetensors"]))
+    name = data.draw(
+        st.sampled_from(["config.json", "metrics.json", "adapter.safetensors", "bank.safetensors"])
+    )
     for other, content in bundle_files().items():
         (folder / other).write_bytes(content)
     damaged = mutated(bundle_files()[name])

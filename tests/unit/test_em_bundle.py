@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,6 +15,8 @@ from cvgl_ray.errors import InputError
 PAIRS = [("drone/1.jpg", "satellite/ü 1.jpg", 0.5), ("drone/2.jpg", "satellite/2.jpg", 0.25)]
 RECIPES = {"drone": {"backbone": "vit", "layers": [1, "final"]}, "satellite": {"backbone": "vit"}}
 
+BANKS = np.eye(3, 8, dtype=np.float16), np.ones((2, 8), np.float16)
+
 
 def bundle(dimension=8, **adapter):
     config = Config.model_validate({"adapter": adapter})
@@ -21,7 +24,7 @@ def bundle(dimension=8, **adapter):
     with torch.no_grad():
         for value in made.state_dict().values():
             value.add_(torch.rand_like(value))
-    return Bundle(made, config, RECIPES, {"mutual": 0.5})
+    return Bundle(made, BANKS, config, RECIPES, {"mutual": 0.5})
 
 
 def edit(path, change):
@@ -48,6 +51,8 @@ def test_roundtrip(tmp_path, adapter):
     features = torch.randn(4, 8)
     assert torch.equal(loaded.adapter(features, 1), saved.adapter.eval()(features, 1))
     assert not loaded.adapter.training
+    for bank, expected in zip(loaded.banks, BANKS, strict=True):
+        np.testing.assert_array_equal(bank, expected)
     table = pq.read_table(tmp_path / "run" / "bundle" / "pseudo_labels.parquet")
     assert [tuple(row.values()) for row in table.to_pylist()] == PAIRS
     assert table.column_names == ["query", "reference", "cosine"]
@@ -74,7 +79,7 @@ def test_a_save_that_fails_leaves_the_earlier_bundle(tmp_path, fault):
     earlier = bundle()
     save_bundle(tmp_path / "b", earlier, PAIRS)
     files = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
-    broken = Bundle(bundle().adapter, Config(), {"drone": object()} if fault == "recipes" else {}, {})
+    broken = Bundle(bundle().adapter, BANKS, Config(), {"drone": object()} if fault == "recipes" else {}, {})
     with pytest.raises((TypeError, ValueError)):
         save_bundle(tmp_path / "b", broken, [("drone/1.jpg",), ("a", "b")] if fault == "pairs" else [])
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == files
@@ -82,7 +87,7 @@ def test_a_save_that_fails_leaves_the_earlier_bundle(tmp_path, fault):
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors", "bank.safetensors"])
 def test_a_missing_file_is_named(tmp_path, name):
     save_bundle(tmp_path / "b", bundle(), PAIRS)
     (tmp_path / "b" / name).unlink()
@@ -98,7 +103,7 @@ def test_a_folder_that_is_no_bundle(tmp_path):
         load_bundle(tmp_path / "b" / "adapter.safetensors")
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors", "bank.safetensors"])
 @pytest.mark.parametrize("size", [0, 0.6])
 def test_a_truncated_file(tmp_path, name, size):
     save_bundle(tmp_path / "b", bundle(), PAIRS)
@@ -119,7 +124,7 @@ def test_a_truncated_file(tmp_path, name, size):
         (lambda d: d["config"].update(surprise=1), "surprise"),
         (lambda d: d.update(dimension="eight"), "cannot be read"),
         (lambda d: d.pop("recipes"), "no key 'recipes'"),
-        (lambda d: d.update(format=1), "its format is 1, expected 2"),
+        (lambda d: d.update(format=1), "its format is 1, expected 3"),
     ],
 )
 def test_a_tampered_description(tmp_path, change, reason):

@@ -41,7 +41,7 @@ def test_a_view_of_one_image_a_place_has_none(others):
 
 
 def after_a_round(weight, images):
-    """A learner fitted to pairs of 12 places of so many queries each, its labels, and both views as unit rows."""
+    """A learner after one round on 12 places of so many queries, its labels, both views as unit rows."""
     rng = np.random.default_rng(3)
     owner = np.repeat(np.arange(12), images)
     reference = rng.normal(size=(12, 16)).astype(np.float32)

@@ -1,0 +1,62 @@
+"""What retrieval compares: embeddings, whose scores are corrected for hubs by embeddings of the training.
+
+Some references are near everything. CSLS (Conneau et al., ICLR 2018) takes from a reference's cosine half its
+mean cosine to its nearest queries; here these are training queries, so that no test query tells about another.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.exact import search_both
+from cvgl_ray.em.views import QUERY, REFERENCE
+
+BANK_ROWS = 2048  # of a view; a larger training set is sampled
+
+Banks = tuple[
+    np.ndarray, np.ndarray
+]  # training embeddings of the query and the reference view, [n, W] float16
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """An adapter with the banks of its training.
+
+    scores: "cosine", or "csls" with so many `neighbours` in the bank of the other view; transductive: among
+    the very queries that are asked, all of them at once, instead of in the bank.
+    """
+
+    adapter: ViewCentred
+    banks: Banks
+    scores: str = "csls"
+    neighbours: int = 10
+    transductive: bool = False
+
+    def sides(
+        self, queries: np.ndarray, gallery: np.ndarray, asked: int = QUERY
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors of queries [Q, V] and gallery [G, V] whose inner product is the score; V is W or W + 1.
+
+        queries [Q, D], gallery [G, D]: frozen features of any float type; asked: the view of the queries.
+        """
+        searched = REFERENCE if asked == QUERY else QUERY
+        z_query, z_gallery = embed(self.adapter, queries, asked), embed(self.adapter, gallery, searched)
+        if self.scores == "csls":
+            near = z_query if self.transductive else self.banks[asked].astype(np.float32)
+            hubness = search_both(z_gallery, near, self.neighbours, 1)[0].scores.mean(axis=1) / 2
+            z_query = np.hstack([z_query, np.ones((len(z_query), 1), np.float32)])
+            z_gallery = np.hstack([z_gallery, -hubness[:, None]])
+        return torch.from_numpy(z_query), torch.from_numpy(z_gallery)
+
+
+def training_banks(adapter: ViewCentred, query: np.ndarray, reference: np.ndarray) -> Banks:
+    """Embeddings of a random sample of the training's frozen features [Nq, D] and [Nr, D]."""
+    rng = np.random.default_rng(0)
+    banks = []
+    for features, view in ((query, QUERY), (reference, REFERENCE)):
+        rows = np.sort(rng.choice(len(features), min(len(features), BANK_ROWS), replace=False))
+        banks.append(embed(adapter, features, view, rows).astype(np.float16))
+    return banks[0], banks[1]
