@@ -36,7 +36,8 @@ def _stay_on_the_loopback(_context: click.Context, _option: click.Parameter, add
     """Have a cluster that is started here listen on the loopback alone; Ray reads this at its import."""
     folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
     running = Path(folder, "ray", "ray_current_cluster")  # what `ray start` leaves
-    if not address and "RAY_ADDRESS" not in os.environ and not running.exists():
+    alone = not address and "RAY_ADDRESS" not in os.environ and not running.exists()
+    if alone and "ray" not in sys.modules:  # else it would hold for Ray's processes and not for this one
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # 1 is Linux's default
     return address
 

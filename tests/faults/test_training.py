@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from processes import awaited, below, checkpoints, named
+from processes import awaited, checkpoints, named
 from ray.util.placement_group import placement_group_table
 from tables import assert_same, on_ray, two_views, undisturbed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -131,7 +131,7 @@ def test_a_soak_with_random_kills_ends_and_leaks_nothing(tmp_path: Path, rounds:
 
     def kill_at_random(output: Path) -> None:
         for _ in range(kills):
-            some_rounds(output, rng.randint(1, max(2, rounds // (2 * kills))))
+            some_rounds(output, rng.randint(1, max(2, rounds // (4 * kills))))
             victim = rng.choice(["TrainWorker", "IndexActor"])
             os.kill(awaited(lambda victim=victim: named(victim), victim)[0], signal.SIGKILL)
 
@@ -170,9 +170,3 @@ def resident(process: int) -> int:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def test_no_process_of_an_earlier_training_is_left() -> None:
-    """After the tests above, what is left of Ray's workers is idle."""
-    busy = [command for _, command in below(os.getpid()) if command.startswith("ray::Train")]
-    assert not busy
