@@ -86,7 +86,7 @@ def main(
         result: Race = race(lambda: search(index, query, K), exact, repeats)
         each = f"{1e6 * statistics.median(result.product_s) / len(query):.0f} us a query"
         name = f"{kind};{parameter} over {count} x {dimension}, recall@10 {recall:.3f}"
-        print(line(name, result, 20, each, f"built in {build_s:.0f} s"), flush=True)
+        print(line(name, result, 20, result.by_cpu(), each, f"built in {build_s:.0f} s"), flush=True)
 
 
 def _seconds(work: Callable[[], object]) -> float:
