@@ -1,12 +1,12 @@
 """Exact search of two views in each other: one blocked matrix product serves both directions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-TILE = 2048  # rows of either view in a block: 16 MiB of scores, twice: the search's working memory
-STRIP = 512  # scores of a row that are searched at a time
+TILE = 2048  # rows of either view in a block: 16 MiB of scores, a few times: the working memory
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,19 @@ class Nearest:
         return lead
 
 
+def merge(shards: Sequence[Nearest], first_ids: Sequence[int], k: int) -> Nearest:
+    """The k best over shards of the other view, of what each found for the same rows.
+
+    first_ids: of each shard, the id that its row 0 has in the whole view. Ties go to the earlier shard.
+    """
+    ids = np.hstack(
+        [np.where(s.ids < 0, -1, s.ids + first) for s, first in zip(shards, first_ids, strict=True)]
+    )
+    scores = np.hstack([shard.scores for shard in shards])
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Nearest(np.take_along_axis(ids, best, axis=1), np.take_along_axis(scores, best, axis=1))
+
+
 def search_both(
     query: np.ndarray,
     reference: np.ndarray,
@@ -40,7 +53,7 @@ def search_both(
 
     query [nq, D], reference [nr, D] float32, scored by s = inner product or, given hubness (h_q [nq],
     h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view. Needs memory for the
-    answer and two blocks of tile x tile scores, whatever the sizes.
+    answer and a few blocks of tile x tile scores, whatever the sizes.
     """
     sides = torch.from_numpy(query), torch.from_numpy(reference)
     terms = None if hubness is None else (torch.from_numpy(hubness[0])[:, None], torch.from_numpy(hubness[1]))
@@ -56,8 +69,8 @@ def search_both(
             if terms is not None:
                 block -= terms[0][top : top + tile]
                 block -= terms[1][left : left + tile]
-            _absorb(of_query, top, block, left)
-            _absorb(of_reference, left, block.T.contiguous(), top)
+            _absorb(of_query, top, left, block, 0)
+            _absorb(of_reference, left, top, block, 1)
     return _answer(of_query), _answer(of_reference)
 
 
@@ -68,21 +81,33 @@ def _nothing(count: int, k: int) -> _Best:
     return torch.full((count, k), -torch.inf), torch.full((count, k), -1)
 
 
-def _absorb(best: _Best, first_row: int, block: torch.Tensor, first_id: int) -> None:
-    """Let the scores [n, c] of rows from `first_row` with ids from `first_id` into the best so far.
+def _absorb(best: _Best, first_row: int, first_id: int, block: torch.Tensor, side: int) -> None:
+    """Let a block of scores into the best so far of the rows that lie along its dimension `side`.
 
-    Strip by strip: the more strips a row has seen, the fewer hold anything better for it, and one pass for
-    the maximum spares those the selection.
+    first_row: of those rows; first_id: of the ids along the other dimension. The first block goes through a
+    selection; of a later one only those few scores count that beat a row's worst: one comparison finds them.
     """
-    scores, ids = (side[first_row : first_row + len(block)] for side in best)
+    count = block.shape[side]
+    scores, ids = (part[first_row : first_row + count] for part in best)
     k = scores.shape[1]
-    for start in range(0, block.shape[1], STRIP):
-        strip = block[:, start : start + STRIP]
-        better = (strip.amax(dim=1) > scores[:, -1]).nonzero().squeeze(1)
-        found = strip[better].topk(min(k, strip.shape[1]), dim=1)
-        merged = torch.cat([scores[better], found.values], dim=1).topk(k, dim=1)
-        candidates = torch.cat([ids[better], found.indices + (first_id + start)], dim=1)
-        scores[better], ids[better] = merged.values, candidates.gather(1, merged.indices)
+    if first_id == 0:
+        found = (block.T.contiguous() if side else block).topk(min(k, block.shape[1 - side]), dim=1)
+        scores[:, : found.values.shape[1]], ids[:, : found.values.shape[1]] = found.values, found.indices
+        return
+    worst = scores[:, -1] if side else scores[:, -1:]
+    # NumPy compares, and skips what is false, several times faster than torch.
+    hits = torch.from_numpy(np.flatnonzero(block.numpy() > worst.numpy()))
+    where = hits // block.shape[1], hits % block.shape[1]
+    order = where[side].argsort(stable=True)
+    rows, others, values = where[side][order], where[1 - side][order], block.view(-1)[hits[order]]
+    of_row = torch.bincount(rows, minlength=count)
+    place = k + torch.arange(len(rows)) - (of_row.cumsum(0) - of_row)[rows]
+    wide = torch.full((count, k + int(of_row.max())), -torch.inf)
+    wide_ids = torch.full(wide.shape, -1)
+    wide[:, :k], wide_ids[:, :k] = scores, ids
+    wide[rows, place], wide_ids[rows, place] = values, others + first_id
+    merged = wide.topk(k, dim=1)
+    scores[:], ids[:] = merged.values, wide_ids.gather(1, merged.indices)
 
 
 def _answer(best: _Best) -> Nearest:

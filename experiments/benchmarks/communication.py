@@ -2,9 +2,9 @@
 
 python experiments/benchmarks/communication.py [--quick]
 
-Workers are gloo processes on this machine: their speed says nothing, their bytes do. Counted is the payload that
-one worker hands to a collective; a ring all-reduce of n bytes over w workers then sends 2 n (w - 1) / w each, an
-all-gather of n receives n (w - 1). DistributedDataParallel's own all-reduce is seen through its hook.
+Workers are gloo processes on this machine: their speed says nothing, their bytes do. Counted is the payload
+that one worker hands to a collective; a ring all-reduce of n bytes over w workers then sends 2 n (w - 1) / w
+each, an all-gather of n receives n (w - 1). DistributedDataParallel's own is seen through its hook.
 """
 
 import copy
@@ -18,8 +18,8 @@ import click
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from cvgl_ray.config import load_config
@@ -44,7 +44,7 @@ def count_collectives(sent: Counter[str]) -> None:
         setattr(dist, name, counted)
 
 
-def gradients(sent: Counter[str], state: Any, bucket: dist.GradBucket) -> Any:
+def gradients(sent: Counter[str], state: Any, bucket: Any) -> Any:
     """DistributedDataParallel's usual hook, counted."""
     sent["gradients"] += bucket.buffer().nbytes
     return allreduce_hook(state, bucket)
@@ -81,7 +81,7 @@ def worker(rank: int, world: int, meeting: str, results: str) -> None:
 
 
 def by_formula(world: int, references: int) -> dict[str, int]:
-    """What a worker hands over: its share of both views' embeddings, of the step's candidates, the gradients."""
+    """What a worker hands over: its share of embeddings and of the step's candidates, and the gradients."""
     if world == 1:
         return {"to the index": 2 * ROWS * DIMENSION * 4}
     weights = 2 * (DIMENSION * DIMENSION + DIMENSION) + 1
@@ -102,15 +102,14 @@ def main(quick: bool) -> None:
     for world in (1, 2) if quick else (1, 2, 4, 8):
         with tempfile.TemporaryDirectory() as folder:
             files = f"{folder}/meeting", f"{folder}/sent"
-            multiprocessing.spawn(worker, (world, *files), nprocs=world)
+            spawn(worker, (world, *files), nprocs=world)
             sent = torch.load(files[1], weights_only=True)
         labels = sent.pop("labels")
         expected = by_formula(world, sent.pop("references"))
         same = all(sent.get(key, 0) == value for key, value in expected.items())
         parts = ", ".join(f"{key} {value}" for key, value in sorted(sent.items()))
-        print(
-            f"{world} workers: {parts} bytes a worker; formula {'holds' if same else expected}; labels {labels}"
-        )
+        verdict = "holds" if same else f"says {expected}"
+        print(f"{world} workers: {parts} bytes a worker; formula {verdict}; labels {labels}")
 
 
 if __name__ == "__main__":

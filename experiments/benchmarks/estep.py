@@ -80,7 +80,7 @@ def main(rows: int, dimension: int, repeats: int, quick: bool) -> None:
     result = race(product, peer, repeats)
     alone = race(product, lambda: products_alone(*sides), 1).peer_s[0] if quick or rows <= 20_000 else None
     same = float(np.mean(answers["product"] == answers["peer"]))
-    figures = [f"same answers {100 * same:.2f} %"]
+    figures = [result.by_cpu(), f"same answers {100 * same:.2f} %"]
     figures += [f"products alone {alone:.3g} s"] if alone else []
     print(line(f"E-step {rows} x {rows} x {dimension}, exact, CSLS", result, 0.95, *figures))
 

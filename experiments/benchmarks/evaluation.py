@@ -6,6 +6,11 @@ The peer does what published evaluations do: scores of one query, a full sort, m
 whole gallery, average precision by a loop. It runs on a sample of the queries; its time is scaled to all.
 """
 
+import os
+from dataclasses import fields
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a product with one row is slower on several threads
+
 import click
 import numpy as np
 import torch
@@ -62,12 +67,21 @@ def main(dimension: int, peer_queries: int, repeats: int, quick: bool) -> None:
             peer_queries,
             repeats,
         )
-        print(line(f"  {name}", raced[name], 50))
-    both = [
-        [sum(turn) for turn in zip(*(getattr(result, side) for result in raced.values()), strict=True)]
-        for side in ("product_s", "peer_s")
-    ]
-    print(line(f"evaluation, {dimension} dimensions, both directions", Race(*both), 50, "peer scaled up"))
+        print(line(f"  {name}", raced[name], 50, raced[name].by_cpu()))
+    both = Race(
+        *(
+            [
+                sum(turn)
+                for turn in zip(*(getattr(result, field.name) for result in raced.values()), strict=True)
+            ]
+            for field in fields(Race)
+        )
+    )
+    print(
+        line(
+            f"evaluation, {dimension} dimensions, both directions", both, 50, both.by_cpu(), "peer scaled up"
+        )
+    )
 
 
 def _one_direction(
@@ -97,7 +111,9 @@ def _one_direction(
     result = race(
         lambda: retrieval_metrics(*tensors, places, gallery_places), lambda: one_at_a_time(*subset), repeats
     )
-    return Race(result.product_s, [seconds * queries / len(chosen) for seconds in result.peer_s])
+    scale = queries / len(chosen)
+    peer = ([scale * each for each in side] for side in (result.peer_s, result.peer_cpu_s))
+    return Race(result.product_s, next(peer), result.product_cpu_s, next(peer))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Peak memory of the exact E-step and of the evaluation at 1, 10 and 100 times the rows, against a stated bound.
+"""Peak memory of the exact E-step and of the evaluation at 1, 10 and 100 times the rows, against a bound.
 
 python experiments/benchmarks/memory.py [--quick]
 
-Each size runs in a process of its own; what counts is the growth of its peak over what it held with the rows made.
-Bound: 128 MiB of blocks and torch's own, and 512 bytes a row for the E-step's answers; the evaluation's budget
-(evaluation.search.MEMORY_BYTES), the same 128 MiB and 128 bytes a row.
+Each size runs in a process of its own; what counts is the growth of its peak over what it held with the rows
+made. Bound: 128 MiB of blocks and torch's own, and 512 bytes a row for the E-step's answers; the evaluation's
+budget (evaluation.search.MEMORY_BYTES), the same 128 MiB and 128 bytes a row.
 """
 
 import resource

@@ -90,7 +90,15 @@ def main(dimension: int, batch_size: int, steps: int, repeats: int, quick: bool)
     bare(steps)
     result = race(product, lambda: bare(steps), repeats)
     speed = 2 * batch_size * steps / sorted(result.product_s)[len(result.product_s) // 2]
-    print(line(f"M-step, {batch_size} pairs of {dimension}", result, 0.9, f"product {speed:.0f} rows/s"))
+    print(
+        line(
+            f"M-step, {batch_size} pairs of {dimension}",
+            result,
+            0.9,
+            result.by_cpu(),
+            f"product {speed:.0f} rows/s",
+        )
+    )
 
 
 if __name__ == "__main__":

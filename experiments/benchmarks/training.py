@@ -53,7 +53,7 @@ def main(tables: tuple[str, str] | None, places: int, steps: int, repeats: int, 
         result, recalls = compare(settings, paper_config(steps, rows), query, reference, repeats)
         figures = f"R@1 {np.mean(recalls[0]):.1f} against {np.mean(recalls[1]):.1f}"
         spread = f"paper's seeds +- {statistics.pstdev(recalls[1]):.1f}"
-        print(line(f"training, {name}", result, 1.0, figures, spread), flush=True)
+        print(line(f"training, {name}", result, 1.0, figures, spread, result.by_cpu()), flush=True)
 
 
 def compare(

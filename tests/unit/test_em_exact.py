@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cvgl_ray.em.exact import search_both
+from cvgl_ray.em.exact import Nearest, merge, search_both
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (7, 7), (23, 9), (9, 40), (20, 20)])
@@ -29,3 +29,22 @@ def test_rows_that_are_all_alike_are_each_found_once():
     for found in search_both(alike, alike, 11, 5, tile=3):
         assert (found.ids >= 0).all()
         assert all(len(set(ids)) == len(ids) for ids in found.ids.tolist())
+
+
+@pytest.mark.parametrize("cuts", [[10], [3, 4, 29], [0, 39]])
+def test_shards_give_the_same_answer_as_one_index(cuts):
+    rng = np.random.default_rng(0)
+    query, reference = (rng.normal(size=(count, 6)).astype(np.float32) for count in (25, 40))
+    whole, back = search_both(query, reference, 5, 3)
+    shards = [search_both(query, part, 5, 3) for part in np.split(reference, cuts)]
+    merged = merge([of_query for of_query, _ in shards], [0, *cuts], 5)
+    np.testing.assert_array_equal(merged.ids, whole.ids)
+    np.testing.assert_allclose(merged.scores, whole.scores, atol=1e-6)
+    np.testing.assert_array_equal(np.vstack([of_reference.ids for _, of_reference in shards]), back.ids)
+
+
+def test_a_shard_that_found_nothing_leaves_the_others_answer():
+    found = Nearest(np.array([[1, 0]]), np.array([[0.9, 0.2]], np.float32))
+    nothing = Nearest(np.array([[-1, -1]]), np.full((1, 2), -np.inf, np.float32))
+    merged = merge([nothing, found], [0, 10], 3)
+    assert merged.ids.tolist() == [[11, 10, -1]]
