@@ -1,7 +1,7 @@
 """What retrieval compares: embeddings, whose scores are corrected for hubs by embeddings of the training.
 
 Some references are near everything. CSLS (Conneau et al., ICLR 2018) takes from a reference's cosine half its
-mean cosine to its nearest queries; here these are training queries, so that no test query tells about another.
+mean cosine to its nearest queries; here these are training ones, so that no test query tells about another.
 """
 
 from dataclasses import dataclass
