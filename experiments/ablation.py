@@ -13,10 +13,10 @@ import math
 import os
 import time
 import tomllib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache, lru_cache
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from ablation_table import SCORES, followed, markdown
 
 from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.filesystem import read_bytes
@@ -36,12 +37,10 @@ from cvgl_ray.em.retrieval import Retriever, training_banks
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
-from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
+from cvgl_ray.features.recipe import build_backbone, recipe
 from cvgl_ray.features.store import FeatureStore, FeatureTable, select
 from cvgl_ray.files import file_digest, write_atomically
 
-SCORES = ("mutual", "coverage", "agreement", "score")  # label-free, of the last round
-COLUMNS = ("q->r", "r->q", "off best", *SCORES, "seconds", "fitted", "forwards", "seeds")
 CURVE = 20  # at most about so many points of R@1 over the rounds
 
 
@@ -49,11 +48,14 @@ def read_grid(path: Path) -> dict[str, list[str]]:
     """Configuration name -> overrides, parts filled in; InputError for an unknown part."""
     try:
         grid = tomllib.loads(path.read_text(encoding="utf-8"))
-        parts, configurations = grid.get("parts", {}), grid["configurations"]
+        parts, configurations = grid["parts"], dict(grid.get("configurations", {}))
+        cross = grid.get("cross", {"features": [], "learners": []})
+        pairs = product(cross["features"], cross["learners"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"grid {path} cannot be read ({error}); it needs a table [configurations]"
+            f"grid {path} cannot be read ({error}); it needs [parts] and [configurations] or [cross]"
         ) from error
+    configurations |= {f"{features}: {learner}": [features, learner] for features, learner in pairs}
     unknown = {x for items in configurations.values() for x in items if "=" not in x} - set(parts)
     if unknown:
         raise InputError(f"grid {path} has no part {sorted(unknown)[0]!r}; its parts are: {', '.join(parts)}")
@@ -147,35 +149,6 @@ def recalls(
     return found
 
 
-def forwards(config: dict[str, Any]) -> str:
-    """Backbone forwards an image of the query and of the reference view."""
-    views = Pretransforms.model_validate(config["pretransform"])
-    return f"{pretransform_of(views.query).forwards} / {pretransform_of(views.reference).forwards}"
-
-
-def off_best(line: dict[str, Any]) -> float:
-    """How far the kept round is behind the best one, in points of R@1, mean of the directions."""
-    return float(np.mean(line["curve"], axis=1).max() - np.mean(line["R@1"]))
-
-
-def markdown(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Rows of the table: mean and standard deviation (of the population of seeds) a configuration."""
-    runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        runs[line["name"]].append(line)
-    yield f"| configuration | {' | '.join(COLUMNS)} |"
-    yield "|:--" + "|--:" * len(COLUMNS) + "|"
-    for name, done in runs.items():
-        recall = np.array([line["R@1"] for line in done])
-        cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(recall.mean(0), recall.std(0), strict=True)]
-        cells += [f"{max(off_best(line) for line in done):.1f}"]
-        cells += [
-            f"{np.mean([line['scores'][score] for line in done]):.2f}" for score in (*SCORES, "agreement")
-        ]
-        cells += [f"{np.mean([line['seconds'] for line in done]):.1f}", f"{done[0]['fitted'] / 1e6:.1f} M"]
-        yield f"| {name} | {' | '.join(cells)} | {forwards(done[0]['config'])} | {len(done)} |"
-
-
 def key(name: str, share: float, config: dict[str, Any]) -> str:
     """What a line of the log is known by: another name, share, configuration or seed is another line."""
     return json.dumps([name, share, config], sort_keys=True)
@@ -228,7 +201,8 @@ def main(
         done[key(line["name"], line["share"], line["config"])] = line
         text = "".join(json.dumps(each) + "\n" for each in done.values())
         write_atomically(log, lambda path, text=text: path.write_text(text))  # type: ignore[misc]
-    click.echo("\n".join(markdown(done[identity] for identity in wanted)))
+    table = [done[identity] for identity in wanted]
+    click.echo("\n".join([*markdown(table), "", *followed(table)]))
 
 
 if __name__ == "__main__":
