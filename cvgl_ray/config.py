@@ -160,14 +160,14 @@ class EStep(Section):
     """How pseudo-labels are made."""
 
     # Chosen on several feature sets at once (experiments/LOG.md); relative, so that no cosine scale matters.
-    neighbourhood: NotNegative = 0.2  # weight of the neighbours' matches; 0: rows are matched one by one
+    neighbourhood: NotNegative = 0.3  # weight of the neighbours' matches; 0: rows are matched one by one
 
     rows: Annotated[int, Field(ge=0)] = 0  # 0: all rows; n: a random batch of n rows of each view a round
     scores: Literal["cosine", "csls"] = "csls"  # csls corrects the cosine for hubs
     neighbours: Count = 5  # of CSLS's local scale
     match: Literal["argmax", "mutual"] = "mutual"  # whether both sides must agree
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
-    first_share: Fraction = 0.5  # of the matched queries, the surest, count in round 1; evenly up to all
+    first_share: Fraction = 0.7  # of the matched queries, the surest, count in round 1; evenly up to all
     index: str = "Flat"  # exact, or a faiss index_factory string; for neighbourhood = 0
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ COLUMNS = ("q->r", "r->q", "off best", *SCORES, "seconds", "fitted", "forwards",
 
 
 def markdown(lines: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A row a configuration: mean and standard deviation (of the population of seeds) of R@1, and its cost."""
+    """A row a configuration: R@1 with its standard deviation over the seeds, scores, cost."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in lines:
         runs[line["name"]].append(line)
