@@ -38,6 +38,10 @@ def candidates(sweep: Sweep) -> list[Candidate]:
     The n-th draw depends on the seed and n alone, so more trials extend a sweep and change none of it.
     Raises InputError where one is impossible.
     """
+    if not sweep.base.run.agreement:
+        raise InputError(
+            "run.agreement is false, but a sweep chooses by the score that it gives; leave it true"
+        )
     found: dict[str, Candidate] = {}
     for number in range(sweep.tune.trials):
         values = dict(_draw(sweep.tune, number))

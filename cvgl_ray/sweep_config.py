@@ -78,10 +78,6 @@ class Tune(Section):
                     f"space has {key!r}, but only run.seed and keys of "
                     f"{', '.join(FEATURE_SECTIONS + LEARNING_SECTIONS)} can be swept"
                 )
-            if key == "estep.rows":
-                raise ValueError(
-                    "space has 'estep.rows', but scores over batches of other sizes do not compare"
-                )
             if section in FEATURE_SECTIONS and distribution.kind in ("uniform", "loguniform"):
                 raise ValueError(
                     f"space draws {key!r} from {distribution.kind}, and every value would need an extraction "

@@ -8,7 +8,7 @@ from typing import Any
 
 from cvgl_ray import run_folder
 from cvgl_ray.catalog import layouts
-from cvgl_ray.distributed.checkpoints import load_checkpoint
+from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.evaluate import evaluate_models
 from cvgl_ray.distributed.stages import finished, load_features, training_tables, write_metrics
 from cvgl_ray.distributed.sweep_journal import SCORE, Record
@@ -52,7 +52,7 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         data = {n: features[feature_key(candidate.config)].data for n, candidate in found.items()}
         records = run_trials(sweep, found, data, output)
         best = found[choose(records)]
-        trained = _trained(best, records, features, output)
+        trained = _trained(best, features, output)
         save_bundle(output / "bundle", trained.bundle, trained.pairs)
         rows = _rows(found, records, best)
         _write_trials(output, rows)
@@ -90,13 +90,12 @@ def _shared_features(found: Mapping[int, Candidate], output: Path, address: str)
     return shared
 
 
-def _trained(
-    candidate: Candidate, records: Mapping[int, Record], features: Mapping[str, Features], output: Path
-) -> Trained:
+def _trained(candidate: Candidate, features: Mapping[str, Features], output: Path) -> Trained:
     """A complete trial's result, from its last checkpoint."""
-    folder = output / "trials" / candidate.name / records[candidate.number].checkpoint
+    state = last_state(output / "trials" / candidate.name)
+    assert state is not None
     shared = features[feature_key(candidate.config)]
-    return collect(load_checkpoint(folder), shared.data, candidate.config, shared.recipes)
+    return collect(state, shared.data, candidate.config, shared.recipes)
 
 
 def _rows(found: Mapping[int, Candidate], records: Mapping[int, Record], best: Candidate) -> list[TrialRow]:
@@ -135,9 +134,7 @@ def _figures_by_labels(
     figures: dict[str, dict[str, Metrics]] = {}
     for key in features:
         models: dict[str, Retriever | None] = {
-            candidate.name: _trained(candidate, records, features, output).bundle.retriever(
-                candidate.config.retrieval
-            )
+            candidate.name: _trained(candidate, features, output).bundle.retriever(candidate.config.retrieval)
             for candidate in complete
             if feature_key(candidate.config) == key
         }

@@ -6,6 +6,7 @@ journal is text, and the scheduler is shown the past again.
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -15,13 +16,14 @@ from typing import Any, Literal
 
 from ray import tune
 
+from cvgl_ray.em.learner import SLACK
 from cvgl_ray.em.selection import CHOICE
 from cvgl_ray.errors import InputError
 
 log = logging.getLogger(__name__)
 
 SCORE = f"em/{CHOICE}"
-ROUNDS, CHECKPOINT = "rounds_done", "checkpoint"  # of a report, beside the round's scalars
+ROUNDS = "rounds_done"  # of a report, beside the round's scalars
 Ending = Literal["complete", "stopped", "failed"]
 
 
@@ -30,7 +32,6 @@ class Record:
     """A trial so far: its reports by rounds done (scalars by TensorBoard's names), and how it ended."""
 
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
-    checkpoint: str = ""  # name of the last report's checkpoint
     ended: Ending | None = None
     reason: str = ""  # of a failure
 
@@ -41,14 +42,18 @@ class Record:
 
     @property
     def score(self) -> float | None:
-        """The last report's score, higher is better; None before the first report."""
-        return float(self.reports[self.rounds][SCORE]) if self.reports else None
+        """Of the round that `Learner.keep_best` keeps, higher is better; None before the first report."""
+        kept, highest = None, -math.inf
+        for _, scalars in sorted(self.reports.items()):
+            score = float(scalars[SCORE])
+            if score >= highest - SLACK:
+                kept, highest = score, max(highest, score)
+        return kept
 
     def take(self, line: dict[str, Any]) -> None:
         """Add what a line of the journal says."""
         if "scalars" in line:
             self.reports[line["rounds"]] = line["scalars"]
-            self.checkpoint = line["checkpoint"]
         else:
             self.ended, self.reason = line["ended"], line["reason"]
 
@@ -91,7 +96,6 @@ class Journal(tune.Callback):
             number,
             rounds=result[ROUNDS],
             scalars={name: v for name, v in result.items() if name.split("/")[0] in ("em", "loss", "mstep")},
-            checkpoint=result[CHECKPOINT],
             seconds=round(result["time_total_s"], 2),
         )
 

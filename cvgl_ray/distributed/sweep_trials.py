@@ -17,9 +17,11 @@ from ray.util.queue import Empty, Queue
 
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.sweep_journal import CHECKPOINT, ROUNDS, SCORE, Journal, Record, read_journal
+from cvgl_ray.distributed.checkpoints import last_state
+from cvgl_ray.distributed.sweep_journal import ROUNDS, SCORE, Journal, Record, read_journal
 from cvgl_ray.distributed.train import fit_on_workers
 from cvgl_ray.distributed.training_data import TrainingData
+from cvgl_ray.em.selection import CHOICE
 from cvgl_ray.sweep_candidates import Candidate, trial_name
 from cvgl_ray.sweep_config import Sweep, Tune
 
@@ -111,11 +113,7 @@ class _Forward(ray.train.UserCallback):
         self.queue = queue
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self.queue.put(_report(metrics[0], checkpoint))
-
-
-def _report(metrics: dict[str, Any], checkpoint: Any) -> dict[str, Any]:
-    return {**metrics, ROUNDS: metrics["round"] + 1, CHECKPOINT: Path(checkpoint.path).name}
+        self.queue.put({**metrics[0], ROUNDS: metrics[0]["round"] + 1})
 
 
 def _trial(
@@ -129,23 +127,18 @@ def _trial(
     """One trial: a Ray Train run that reports every round; started again, it goes on from its checkpoint."""
     session.connect()
     number = settings["number"]
+    name, config = trial_name(number), configs[number]
+    state = last_state(output / "trials" / name)
+    if state is not None and state["rounds_done"] >= config.mstep.rounds:  # its driver died before it knew
+        tune.report({ROUNDS: state["rounds_done"], SCORE: state["best"]["scores"][CHOICE]})
+        return
     queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
     outcome: Future[ray.train.Result] = Future()
 
     def run() -> None:
+        arguments = (data[number], config, output / "trials", name, output / "tensorboard" / name, threads)
         try:
-            name = trial_name(number)
-            logs = output / "tensorboard" / name
-            result = fit_on_workers(
-                data[number],
-                configs[number],
-                output / "trials",
-                name,
-                logs,
-                threads,
-                callbacks=[_Forward(queue)],
-            )
-            outcome.set_result(result)
+            outcome.set_result(fit_on_workers(*arguments, callbacks=[_Forward(queue)], state=state))
         except Exception as error:
             outcome.set_exception(error)
 
@@ -155,6 +148,4 @@ def _trial(
     while not (outcome.done() and queue.empty()):
         with suppress(Empty):
             tune.report(queue.get(timeout=0.2))
-    last = outcome.result()
-    # Once more, since a run that was complete when its driver died has nothing left to report.
-    tune.report(_report(last.metrics or {}, last.checkpoint))
+    outcome.result()

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray.train
 from torch.utils.tensorboard import SummaryWriter
 
 from cvgl_ray.config import Config
-from cvgl_ray.evaluation.sweep_report import TrialRow
+
+if TYPE_CHECKING:  # matplotlib and scipy.stats would cost each of a training's processes seconds
+    from cvgl_ray.evaluation.sweep_report import TrialRow
 
 
 class RoundWriter(ray.train.UserCallback):
@@ -47,7 +49,7 @@ def write_evaluation(
             writer.add_image(name, sheet, rounds, dataformats="HWC")
 
 
-def write_hparams(folder: str, rows: Sequence[TrialRow], score: str) -> None:
+def write_hparams(folder: str, rows: "Sequence[TrialRow]", score: str) -> None:
     """Add each trial's swept values and score to its logs, `folder`/<name>, for TensorBoard's HParams."""
     with SummaryWriter(folder) as writer:
         for row in rows:

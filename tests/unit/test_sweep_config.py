@@ -86,7 +86,6 @@ def test_a_choice_of_tables_changes_their_keys_alone():
         ("tune.space.adapter.rank={loguniform=[0, 3]}", "two finite numbers above 0"),
         ("tune.space.adapter.rank={choice=[]}", "'tune.space.adapter.rank.values' is .*at least 1 item"),
         ("tune.space.dataset.root={choice=['a', 'b']}", "has 'dataset.root', but only run.seed and keys of"),
-        ("tune.space.estep.rows={choice=[5, 9]}", "scores over batches of other sizes do not compare"),
         (
             "tune.space.backbone.gem_power={uniform=[2, 4]}",
             "an extraction of its own; give a choice or a grid",
@@ -105,6 +104,12 @@ def test_a_space_that_cannot_be_swept_is_refused_in_one_sentence(override, messa
     with pytest.raises(InputError, match=message) as caught:
         candidates(load_sweep(None, (override,)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_without_a_score_is_refused():
+    overrides = ("run.agreement=false", "tune.space.adapter.rank={choice=[8]}")
+    with pytest.raises(InputError, match=r"run\.agreement is false"):
+        candidates(load_sweep(None, overrides))
 
 
 def test_features_of_others_are_not_swept():
