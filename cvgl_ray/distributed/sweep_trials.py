@@ -139,10 +139,11 @@ def _trial(
             result = fit_on_workers(
                 data[number],
                 configs[number],
-                output / "trials",
+                str(output / "trials"),
                 name,
                 logs,
                 threads,
+                staging=output / "trials" / name / "staging",
                 callbacks=[_Forward(queue)],
             )
             outcome.set_result(result)
