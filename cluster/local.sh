@@ -25,6 +25,7 @@ start_limit_s=120
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/.ray/auth_token
 unset RAY_AUTH_TOKEN RAY_ADDRESS
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=1 RAY_USAGE_STATS_ENABLED=0
+export RAY_JOB_STOP_WAIT_TIME_S=30 # a stopped job has this long to bring its files to where they are kept
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # else each node waits half a minute when it is told to end
 
 fail() {

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from cvgl_ray.config import load_config
-from cvgl_ray.errors import InputError
+from cvgl_ray.errors import InputError, root_cause
 from cvgl_ray.sweep_config import load_sweep
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.
@@ -50,11 +50,29 @@ _address = click.option(
 )
 
 
+class _Folder(click.Path):
+    """A folder of this machine: a URI would pass for a path with a strange name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(f"{value!r} is a URI, and this takes a folder of this machine", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _Folder(path_type=Path)
+
+
 def _configured(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all configured commands share."""
     for option in (
         _address,
-        click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the run."),
+        click.option(
+            "--output",
+            type=str,
+            required=True,
+            callback=lambda _context, _option, value: value.rstrip("/") or value,
+            help="Folder of the run, or a URI such as s3://bucket/run.",
+        ),
         click.option(
             "--set",
             "overrides",
@@ -78,7 +96,7 @@ def cli() -> None:
 
 @cli.command()
 @_configured
-def extract(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
+def extract(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
     """Extract the frozen features of a data set into OUTPUT/features."""
     config = load_config(config_path, overrides)
     from cvgl_ray.distributed.stages import extract_stage
@@ -89,51 +107,54 @@ def extract(config_path: str | None, overrides: tuple[str, ...], output: Path, a
     )
     for image in found.rejected[:5]:
         click.echo(f"  rejected {image['uri']}: {image['reason']}")
-    click.echo(f"next: cvgl-ray train with the same options; features lie in {output / 'features'}")
+    click.echo(f"next: cvgl-ray train with the same options; features lie in {output}/features")
 
 
 @cli.command()
 @_configured
-def train(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
+def train(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
     """Adapt to the training images, leave OUTPUT/bundle, evaluate where labels exist."""
     config = load_config(config_path, overrides)
     from cvgl_ray.distributed.stages import train_stage
 
     _print_report(train_stage(config, output, address), output)
-    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+    click.echo(f"bundle: {output}/bundle\nlogs:   tensorboard --logdir {output}")
 
 
 @cli.command()
 @_configured
-def tune(config_path: str | None, overrides: tuple[str, ...], output: Path, address: str) -> None:
+def tune(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
     """Try the configurations that [tune] of the file describes, leave the best one's bundle."""
     sweep = load_sweep(config_path, overrides)
+    if "://" in output:
+        raise InputError(f"--output {output!r} is a URI, and a sweep takes a folder that all nodes see")
     from cvgl_ray.distributed.sweep import sweep_stage
 
-    report = sweep_stage(sweep, output, address)
-    click.echo((output / "trials.md").read_text())
+    folder = Path(output)
+    report = sweep_stage(sweep, folder, address)
+    click.echo((folder / "trials.md").read_text())
     _print_report(report, output)
-    if (output / "labels_table.md").exists():
-        click.echo(f"labels: {output / 'labels_table.md'}, which the choice has not seen")
-    click.echo(f"trials: {output / 'trials.csv'}, {output / 'trials.png'}")
-    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+    if (folder / "labels_table.md").exists():
+        click.echo(f"labels: {folder / 'labels_table.md'}, which the choice has not seen")
+    click.echo(f"trials: {folder / 'trials.csv'}, {folder / 'trials.png'}")
+    click.echo(f"bundle: {folder / 'bundle'}\nlogs:   tensorboard --logdir {folder}")
 
 
 @cli.command()
 @_configured
-@click.option("--bundle", type=click.Path(path_type=Path), default=None, help="Default: OUTPUT/bundle.")
+@click.option("--bundle", type=FOLDER, default=None, help="Default: OUTPUT/bundle.")
 def evaluate(
-    config_path: str | None, overrides: tuple[str, ...], output: Path, address: str, bundle: Path | None
+    config_path: str | None, overrides: tuple[str, ...], output: str, address: str, bundle: Path | None
 ) -> None:
     """Evaluate a bundle on the data set's test split, beside the frozen features."""
     config = load_config(config_path, overrides)
     from cvgl_ray.distributed.stages import evaluate_stage
 
-    _print_report(evaluate_stage(config, bundle or output / "bundle", output, address), output)
+    _print_report(evaluate_stage(config, bundle, output, address), output)
 
 
 @cli.command()
-@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="What `train` left.")
+@click.option("--bundle", type=FOLDER, required=True, help="What `train` left.")
 @click.option("--gallery", required=True, help="Folder or URI of reference images.")
 @click.option("--query", "queries", type=click.Path(path_type=Path), multiple=True, required=True)
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="References a query.")
@@ -159,7 +180,7 @@ def localize(
 
 
 @cli.command()
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the world.")
+@click.option("--output", type=FOLDER, required=True, help="Folder of the world.")
 @click.option("--places", default=120, show_default=True, type=click.IntRange(min=1), help="Training places.")
 @click.option("--test-places", default=60, show_default=True, type=click.IntRange(min=1))
 @click.option(
@@ -184,49 +205,56 @@ def synth(output: Path, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--output", type=click.Path(path_type=Path), default="runs/quickstart", show_default=True)
+@click.option("--output", type=FOLDER, default="runs/quickstart", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the world.")
 @_address
 def quickstart(output: Path, seed: int, address: str) -> None:
     """Render a small world, adapt to it without labels, evaluate on unseen places; no downloads."""
     from cvgl_ray.distributed.quickstart import quickstart as run
 
-    _print_report(run(output, seed, address), output)
+    _print_report(run(output, seed, address), str(output))
     click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
 
 
-def _print_report(report: dict[str, Any], output: Path) -> None:
+def _print_report(report: dict[str, Any], output: str) -> None:
     from cvgl_ray.evaluation.report import markdown_table
 
     if report["adapted"]:
         click.echo(markdown_table(report))
     else:
         click.echo("the data set has no labels, so there is no recall to report")
-    click.echo(f"metrics: {output / 'metrics.json'}")
+    click.echo(f"metrics: {output}/metrics.json")
 
 
 def main() -> None:
-    """Run the command line: exit code 0 on success, 2 on bad input with one sentence, 1 otherwise."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a run as Ctrl-C does
+    """Run the command line: exit code 0 on success, 2 on bad input with one sentence, 1 otherwise.
+
+    What else stops it is told in one sentence above its traceback. SIGTERM, which `ray job stop` sends, ends
+    it as SIGINT does.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
-    except (click.ClickException, InputError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"cvgl-ray: {' '.join(message.split())}", err=True)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        where = f" {error.filename}" if error.filename else ""
-        click.echo(
-            f"cvgl-ray: cannot read or write{where} ({os.strerror(error.errno)}); what was done is kept: "
-            "make room or mend that, and start the same command again to go on",
-            err=True,
-        )
-        sys.exit(1)
     except click.Abort:
         click.echo("cvgl-ray: interrupted; start the same command again to go on", err=True)
         sys.exit(1)
+    except Exception as error:
+        cause = root_cause(error)  # a task's InputError is one too
+        message = cause.format_message() if isinstance(cause, click.ClickException) else str(cause)
+        if isinstance(cause, click.ClickException | InputError):
+            click.echo(f"cvgl-ray: {' '.join(message.split())}", err=True)
+            sys.exit(2)
+        if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
+            where = f" {cause.filename}" if cause.filename else ""
+            click.echo(
+                f"cvgl-ray: cannot read or write{where} ({os.strerror(cause.errno)}); what was done is kept: "
+                "make room or mend that, and start the same command again to go on",
+                err=True,
+            )
+            sys.exit(1)
+        reason = f"{type(cause).__name__}: {message}".strip().splitlines()[0]
+        click.echo(f"cvgl-ray: stopped by {reason} (traceback below; the same command goes on)", err=True)
+        raise

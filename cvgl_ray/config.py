@@ -121,8 +121,14 @@ class Features(Section):
     table: str = ""  # Parquet file or folder (image_id, view, feature) that replaces extraction
     cache: str = ""  # folder of extracted features; empty: DIR/features
     batch_size: Count = 64  # images a forward batch
-    actors: Annotated[int, Field(ge=0)] = 0  # backbone actors; 0: one a GPU, else one a CPU
+    actors: Annotated[int, Field(ge=0)] = 0  # of the backbone; 0: one a GPU or CPU, as many as there are
     max_rejected: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05  # share of broken images that is fatal above
+
+    @model_validator(mode="after")
+    def _cache_is_a_folder(self) -> "Features":
+        if "://" in self.cache:
+            raise ValueError(f"cache {self.cache!r} is a URI; give a folder that the job's machine sees")
+        return self
 
 
 class Adapter(Section):

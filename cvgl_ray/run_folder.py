@@ -7,18 +7,58 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cvgl_ray.catalog.filesystem import is_uri
 from cvgl_ray.config import Config
 from cvgl_ray.errors import InputError
 from cvgl_ray.files import write_json
+from cvgl_ray.mirror import Mirror, mirrored
 
 RUN_FILE = "run.json"
 # What may differ between two runs into one folder: resources and places, nothing that changes the result.
 _FREE = {"run": {"workers", "min_workers", "gpu", "max_failures"}, "features": {"actors", "cache"}}
 _PACKAGES = ("cvgl-ray", "ray", "torch", "timm", "faiss-cpu", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run lives.
+
+    path: on this machine, where it is written; address: where it is kept and checkpoints go, the same path or
+    the URI that `mirror` brings it to.
+    """
+
+    path: Path
+    address: str
+    mirror: Mirror | None = None
+
+    def fetch(self, below: str) -> None:
+        """Bring what an earlier run left in a large folder, where it is kept elsewhere."""
+        if self.mirror is not None:
+            self.mirror.fetch(below)
+
+    def prune(self, below: str) -> None:
+        """Remove where it is kept, if that is elsewhere, what was removed from a large folder here."""
+        if self.mirror is not None:
+            self.mirror.prune(below)
+
+
+@contextmanager
+def opened(output: Path | str) -> Iterator[RunFolder]:
+    """A run's folder, a path or any URI that pyarrow.fs opens, for this process alone.
+
+    Raises InputError where it cannot be written or another run holds it.
+    """
+    if is_uri(str(output)):
+        with mirrored(str(output)) as mirror, locked(mirror.folder) as folder:
+            yield RunFolder(folder, str(output), mirror)
+    else:
+        with locked(Path(output)) as folder:
+            yield RunFolder(folder, str(folder.resolve()))
 
 
 @contextmanager

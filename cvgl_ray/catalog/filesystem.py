@@ -46,6 +46,11 @@ def join(uri: str, relative: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}" + (f"?{parts.query}" if parts.query else "")
 
 
+def is_uri(address: str) -> bool:
+    """Whether an address is a URI and not a local path."""
+    return "://" in address
+
+
 def exists(uri: str) -> bool:
     """Whether there is a file or a folder; InputError if its store cannot be asked."""
     return _file_type(uri) != fs.FileType.NotFound
@@ -85,7 +90,7 @@ def read_bytes(uri: str) -> bytes:
 
 def _split(uri: str) -> SplitResult | None:
     """The parts of a URI, None for a local path."""
-    if "://" not in uri:
+    if not is_uri(uri):
         return None
     try:
         # '#' stays in the path: no store has fragments, but file names may hold one.

@@ -15,26 +15,30 @@ from cvgl_ray.em.loop import EStepRows, Matcher, frozen_graphs, match_rows
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.neighbourhood import Graphs
 
+Features = tuple[ray.ObjectRef, ray.ObjectRef]  # of the query and the reference view, in the object store
+
 
 class IndexActor:
     """Holds one round's embeddings of all workers, builds the global index and matches over it.
 
-    Restarted after a crash it is empty and says so, and the workers hand it their rows again.
+    Restarted after a crash it is empty and says so, and the workers hand it their rows again. It is made
+    without object references for the same reason: Ray cannot promise those to a restarted actor.
     """
 
-    def __init__(
-        self, config: Config, features: tuple[ray.ObjectRef, ray.ObjectRef], centre: np.ndarray, threads: int
-    ) -> None:
+    def __init__(self, config: Config, centre: np.ndarray, threads: int) -> None:
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(threads)
-        self.estep = config.estep
+        self.config, self.centre = config, centre
         self.graphs: Graphs | None = None
-        if config.estep.neighbourhood:
-            query, reference = ray.get(list(features))
-            adapter = build_adapter(config, query.shape[1], torch.from_numpy(centre.copy()))
-            self.graphs = frozen_graphs(query, reference, adapter)
         self.round = -1
         self.shares: dict[int, EStepRows] = {}
+
+    def prepare(self, features: Features) -> None:
+        """Build the graphs of the frozen features, where the policy asks for them and they are not there."""
+        if self.config.estep.neighbourhood and self.graphs is None:
+            query, reference = ray.get(list(features))
+            adapter = build_adapter(self.config, query.shape[1], torch.from_numpy(self.centre.copy()))
+            self.graphs = frozen_graphs(query, reference, adapter)
 
     def add(self, number: int, rank: int, rows: EStepRows) -> None:
         """Take one worker's share of a round; a new round's first share forgets the last round."""
@@ -42,28 +46,29 @@ class IndexActor:
             self.round, self.shares = number, {}
         self.shares[rank] = rows
 
-    def match(self, number: int, workers: int) -> PseudoLabels | None:
+    def match(self, number: int, workers: int, features: Features) -> PseudoLabels | None:
         """Pseudo-labels of the round, or None where a restart has lost some worker's share."""
         if number != self.round or len(self.shares) < workers:
             return None
+        self.prepare(features)
         ordered = [self.shares[rank] for rank in range(workers)]
         query = np.concatenate([share.query for share in ordered])
         reference = np.concatenate([share.reference for share in ordered])
-        return match_rows(query, reference, ordered[0], self.estep, self.graphs)
+        return match_rows(query, reference, ordered[0], self.config.estep, self.graphs)
 
 
-def start_index_actor(
-    config: Config, features: tuple[ray.ObjectRef, ray.ObjectRef], centre: np.ndarray, *, threads: int
-) -> Any:
+def start_index_actor(config: Config, features: Features, centre: np.ndarray, *, threads: int) -> Any:
     """Start the actor; it restarts by itself whenever its process dies.
 
-    features: of the query and the reference view, in the object store; centre [2, D]: the views' means.
+    centre [2, D]: the views' means.
     """
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(IndexActor)
-    return remote.remote(config, features, centre, threads)
+    actor: Any = remote.remote(config, centre, threads)
+    actor.prepare.remote(features)  # while the workers start
+    return actor
 
 
-def actor_matcher(actor: Any) -> Matcher:
+def actor_matcher(actor: Any, features: Features) -> Matcher:
     """A matcher that asks the actor; every worker of the training must call it once a round."""
 
     def matcher(number: int, rows: EStepRows) -> PseudoLabels:
@@ -72,7 +77,7 @@ def actor_matcher(actor: Any) -> Matcher:
             ray.get(actor.add.remote(number, rank, rows))
             _barrier()
             # Rank 0 alone asks, so that all workers see the same answer even if the actor dies in between.
-            answer = ray.get(actor.match.remote(number, workers)) if rank == 0 else None
+            answer = ray.get(actor.match.remote(number, workers, features)) if rank == 0 else None
             labels = _from_rank_zero(answer)
             if labels is not None:
                 return labels

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayTaskError
 
 from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.config import Config
@@ -37,12 +36,10 @@ def run_batches(
     writers = {view: _PartWriter(store) for view, store in stores.items()}
     try:
         for row in _pipeline(batches, backbone, config).iter_rows():
+            if row["refused"]:
+                raise InputError(row["refused"])
             reasons |= dict(zip(row["broken"], row["reasons"], strict=True))
             writers[row["view"]].add(row)
-    except RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from error
-        raise
     finally:
         for writer in writers.values():
             writer.flush()
@@ -50,10 +47,8 @@ def run_batches(
 
 
 def _pipeline(batches: list[dict[str, Any]], backbone: FrozenBackbone, config: Config) -> ray.data.Dataset:
-    """Batches -> rows {view, digests, image_ids, features, broken, reasons}."""
+    """Batches -> rows {view, digests, image_ids, features, broken, reasons, refused}."""
     gpu = config.run.gpu
-    # On CPUs Ray fuses both steps into the actors, so one actor a core keeps every core at work.
-    actors = config.features.actors or (session.cluster_gpus() if gpu else session.cluster_cpus())
     shared = ray.put(backbone)
     pretransforms = {
         config.dataset.query_view: pretransform_of(config.pretransform.query),
@@ -65,11 +60,21 @@ def _pipeline(batches: list[dict[str, Any]], backbone: FrozenBackbone, config: C
         .map(
             _Embed,  # type: ignore[arg-type]  # Ray constructs the class in its actors
             fn_constructor_args=(shared, pretransforms, "cuda" if gpu else "cpu"),
-            compute=ray.data.ActorPoolStrategy(size=max(1, actors)),
+            compute=_pool(config.features.actors, session.cluster_gpus() if gpu else session.cluster_cpus()),
             num_cpus=0 if gpu else 1,
             num_gpus=1 if gpu else 0,
         )
     )
+
+
+def _pool(asked: int, present: int) -> ray.data.ActorPoolStrategy:
+    """As many actors as asked for; if none, one a GPU or CPU that is up now, and more as the cluster grows.
+
+    On CPUs Ray fuses both steps into the actors, so one actor a core keeps every core at work.
+    """
+    if asked:
+        return ray.data.ActorPoolStrategy(size=asked)
+    return ray.data.ActorPoolStrategy(min_size=max(1, present), max_size=None)
 
 
 class _Decode:
@@ -110,11 +115,13 @@ class _Embed:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         pixels = batch.pop("pixels")
-        batch["features"] = (
-            self.backbone.embed(pixels, self.pretransforms[batch["view"]]).astype(np.float16)
-            if len(pixels)
-            else np.zeros((0, 0), np.float16)
-        )
+        batch |= {"features": np.zeros((0, 0), np.float16), "refused": ""}
+        try:
+            if len(pixels):
+                features = self.backbone.embed(pixels, self.pretransforms[batch["view"]])
+                batch["features"] = features.astype(np.float16)
+        except InputError as error:  # raised here, it would reach the driver as Ray Data's error of no cause
+            batch["refused"] = str(error)
         return batch
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 
 import ray
 
@@ -30,7 +31,8 @@ def connect(address: str = "") -> None:
         raise InputError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`"
         ) from error
-    if callable(on_termination):  # Ray puts its own in place, which drains the node for half a minute
+    # Ray puts its own handler in place, which drains the node for half a minute or ends without a word.
+    if callable(on_termination) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)
 
 

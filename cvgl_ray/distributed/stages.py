@@ -18,6 +18,7 @@ from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable, fingerprint, read_table, select
 from cvgl_ray.files import write_atomically, write_json
+from cvgl_ray.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -28,27 +29,30 @@ class Data:
     extraction: Extraction
 
 
-def extract_stage(config: Config, output: Path, address: str = "") -> Data:
-    """Bring the features of all images of the data set up to date; name the broken ones."""
-    with run_folder.locked(output):
-        return load_features(config, output, address)
+def extract_stage(config: Config, output: Path | str, address: str = "") -> Data:
+    """Bring the features of all images of the data set up to date; name the broken ones.
+
+    output: of this and the other stages, a folder or any URI that pyarrow.fs opens.
+    """
+    with run_folder.opened(output) as folder:
+        return _features(config, folder, address)
 
 
-def train_stage(config: Config, output: Path, address: str = "") -> dict[str, Any]:
+def train_stage(config: Config, output: Path | str, address: str = "") -> dict[str, Any]:
     """Extract what is missing, train, leave `output`/bundle, and evaluate where labels exist.
 
     A run that is already complete returns its metrics at once. Returns metrics.json's tree.
     """
-    with run_folder.locked(output):
-        run_folder.claim(output, config)
-        complete = output / ".complete"
+    with run_folder.opened(output) as folder:
+        run_folder.claim(folder.path, config)
+        complete = folder.path / ".complete"
         if complete.exists():
-            return finished(output)
-        data = load_features(config, output, address)
+            return finished(folder.path)
+        data = _features(config, folder, address)
         query, reference = training_tables(data, config)
-        trained = train(query, reference, config, data.extraction.recipes, output)
-        save_bundle(output / "bundle", trained.bundle, trained.pairs)
-        report = write_metrics(config, data, trained.bundle, output)
+        trained = train(query, reference, config, data.extraction.recipes, folder)
+        save_bundle(folder.path / "bundle", trained.bundle, trained.pairs)
+        report = write_metrics(config, data, trained.bundle, folder.path)
         complete.touch()
         return report
 
@@ -65,13 +69,26 @@ def finished(output: Path) -> dict[str, Any]:
     return report
 
 
-def evaluate_stage(config: Config, bundle_folder: Path, output: Path, address: str = "") -> dict[str, Any]:
-    """Evaluate a bundle on the configured data set; returns and writes metrics.json's tree."""
-    bundle = load_bundle(bundle_folder)
-    with run_folder.locked(output):
-        data = load_features(config, output, address)
+def evaluate_stage(
+    config: Config, bundle_folder: Path | None, output: Path | str, address: str = ""
+) -> dict[str, Any]:
+    """Evaluate a bundle (None: the run's own) on the configured data set.
+
+    Returns and writes metrics.json's tree.
+    """
+    with run_folder.opened(output) as folder:
+        bundle_folder = bundle_folder or folder.path / "bundle"
+        bundle = load_bundle(bundle_folder)
+        data = _features(config, folder, address)
         _check_recipes(bundle, data.extraction.recipes, bundle_folder)
-        return write_metrics(config, data, bundle, output)
+        return write_metrics(config, data, bundle, folder.path)
+
+
+def _features(config: Config, folder: RunFolder, address: str) -> Data:
+    """As `load_features`, with what an earlier run into the folder extracted."""
+    if not (config.features.cache or config.features.table):
+        folder.fetch("features")
+    return load_features(config, folder.path, address)
 
 
 def load_features(config: Config, output: Path, address: str) -> Data:

@@ -136,9 +136,19 @@ def _trial(
     outcome: Future[ray.train.Result] = Future()
 
     def run() -> None:
-        arguments = (data[number], config, output / "trials", name, output / "tensorboard" / name, threads)
         try:
-            outcome.set_result(fit_on_workers(*arguments, callbacks=[_Forward(queue)], state=state))
+            result = fit_on_workers(
+                data[number],
+                config,
+                str(output / "trials"),
+                name,
+                output / "tensorboard" / name,
+                threads,
+                staging=output / "trials" / name / "staging",
+                callbacks=[_Forward(queue)],
+                state=state,
+            )
+            outcome.set_result(result)
         except Exception as error:
             outcome.set_exception(error)
 

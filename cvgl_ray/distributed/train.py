@@ -10,6 +10,7 @@ import ray
 import ray.train
 import ray.train.torch
 
+from cvgl_ray.catalog.filesystem import resolve
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.index_actor import start_index_actor
@@ -22,6 +23,7 @@ from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,29 @@ class Trained:
 
 
 def train(
-    query: FeatureTable, reference: FeatureTable, config: Config, recipes: dict[str, Any], output: Path
+    query: FeatureTable, reference: FeatureTable, config: Config, recipes: dict[str, Any], folder: RunFolder
 ) -> Trained:
-    """Train an adapter on two unlabelled feature tables; go on where an earlier run into `output` stopped.
+    """Train an adapter on two unlabelled feature tables; go on where an earlier run into `folder` stopped.
 
     Raises InputError where the tables do not fit each other or the configuration.
     """
     check_batches(len(query), len(reference), config)
     data = share(query, reference)
-    state = last_state(output / "train")
+    checkpoints = folder.path / "train"
+    folder.fetch("train")
+    state = last_state(checkpoints)
     if state is not None and state.get("data") != data.digest:
         raise InputError(
-            f"the features changed since the training in {output} began; choose another --output, or remove "
-            f"{output / 'train'} to start it over"
+            f"the features changed since the training in {folder.path} began; choose another --output, or "
+            f"remove {checkpoints} to start it over"
         )
     if state is None or state["rounds_done"] < config.mstep.rounds:
-        logs, threads = output / "tensorboard", threads_per_worker(config)
-        fit_on_workers(data, config, output, "train", logs, threads, state=state)
-        state = last_state(output / "train")
+        folder.prune("train")
+        logs, threads = folder.path / "tensorboard", threads_per_worker(config)
+        staging = checkpoints / "staging"
+        fit_on_workers(data, config, folder.address, "train", logs, threads, staging=staging, state=state)
+        folder.fetch("train")
+        state = last_state(checkpoints)
     assert state is not None  # rank 0 reports one a round
     return collect(state, data, config, recipes)
 
@@ -58,20 +65,23 @@ def train(
 def fit_on_workers(
     data: TrainingData,
     config: Config,
-    storage: Path,
+    storage: str,
     name: str,
     logs: Path,
     threads: int,
     *,
+    staging: Path,
     callbacks: Sequence[ray.train.UserCallback] = (),
     state: dict[str, Any] | None = None,
 ) -> ray.train.Result:
     """One Ray Train run of the rounds that are left.
 
     It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
-    logs: TensorBoard's folder; threads: of torch in each worker; callbacks: run in the controller's process.
+    storage: a path or a URI; logs: TensorBoard's folder; threads: of torch in each worker; staging: where a
+    worker writes a checkpoint before it goes to the storage; callbacks: run in the controller's process.
     """
     actor = start_index_actor(config, data.features, data.centre, threads=threads)
+    filesystem, storage_path = resolve(storage)
     trainer = _Trainer(
         worker,
         train_loop_config={
@@ -82,7 +92,7 @@ def fit_on_workers(
             "actor": actor,
             "threads": threads,
             "state": ray.put(state),
-            "staging": str(storage.resolve() / name / "staging"),
+            "staging": str(staging.resolve()),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=_workers(config),  # type: ignore[arg-type]
@@ -90,7 +100,8 @@ def fit_on_workers(
             resources_per_worker=_resources(config),
         ),
         run_config=ray.train.RunConfig(
-            storage_path=str(storage.resolve()),
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
             name=name,
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),

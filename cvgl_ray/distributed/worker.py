@@ -43,7 +43,7 @@ def worker(arguments: dict[str, Any]) -> None:
         estep=config.estep,
         rounds=config.mstep.rounds,
         seed=config.run.seed,
-        matcher=actor_matcher(arguments["actor"]),
+        matcher=actor_matcher(arguments["actor"], arguments["features"]),
         judge=judge,
     )
     for done in rounds:

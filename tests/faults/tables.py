@@ -15,6 +15,7 @@ from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import Round
 from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.run_folder import RunFolder
 
 Tables = tuple[FeatureTable, FeatureTable]
 
@@ -33,7 +34,7 @@ def two_views(places: int = 120, images: int = 2, dimension: int = 48) -> Tables
 
 def on_ray(tables: Tables, config: Config, output: Path) -> dict[str, Any]:
     """Train on Ray; the state of the learner that comes out, with the round to keep."""
-    train(*tables, config, {}, output)
+    train(*tables, config, {}, RunFolder(output, str(output)))
     state = last_state(output / "train")
     assert state is not None
     learner = build_learner(config, tables[0].dimension)

@@ -112,6 +112,8 @@ def test_no_command_shows_the_help(run):
             ["localize", "--bundle", "b", "--gallery", "g", "--query", "q", "--top", "0"],
             "0 is not in the range x>=1",
         ),
+        (["synth", "--output", "s3://b/w"], "'s3://b/w' is a URI, and this takes a folder of this machine"),
+        (["evaluate", "--output", "x", "--bundle", "s3://b/w"], "'s3://b/w' is a URI, and this takes"),
         (["synth", "--output", "w", "--places", "many"], "'many' is not a valid integer"),
         (["synth", "--output", "w", "--image-size", "8"], "8 is not in the range x>=32"),
         (["train", "--output", "x", "--config", "none.toml"], "configuration none.toml cannot be read"),
@@ -189,10 +191,20 @@ def test_termination_says_how_to_go_on():
     assert "Traceback" not in done.stderr
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(run, stages):
-    stages.train_stage = raising(RuntimeError("a bug"))
+def test_a_fault_of_the_program_is_one_sentence_above_its_traceback(run, stages, capsys):
+    stages.train_stage = raising(RuntimeError("a bug\nat length"))
     with pytest.raises(RuntimeError, match="a bug"):
         run("train", "--output", "x")
+    assert capsys.readouterr().err.splitlines() == [
+        "cvgl-ray: stopped by RuntimeError: a bug (traceback below; the same command goes on)"
+    ]
+
+
+def test_an_output_may_be_a_uri(run, stages):
+    calls = []
+    stages.train_stage = lambda _config, output, _address: calls.append(output) or REPORT
+    assert "metrics: s3://bucket/run/metrics.json\n" in run("train", "--output", "s3://bucket/run/")[1]
+    assert calls == ["s3://bucket/run"]
 
 
 def test_options_reach_the_stage(run, stages, tmp_path):
@@ -216,7 +228,7 @@ def test_options_reach_the_stage(run, stages, tmp_path):
     ]
     assert run("evaluate", *options)[0] == 0
     assert run("evaluate", *options, "--bundle", "b")[0] == 0
-    assert calls == [(3, 5, "o/bundle", "o", "a:1"), (3, 5, "b", "o", "a:1")]
+    assert calls == [(3, 5, "None", "o", "a:1"), (3, 5, "b", "o", "a:1")]
 
 
 def test_a_report_without_labels_says_so(run, stages):
