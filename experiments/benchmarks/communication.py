@@ -11,7 +11,6 @@ import copy
 import pickle
 import tempfile
 from collections import Counter
-from functools import partial
 from typing import Any
 
 import click
@@ -37,9 +36,10 @@ def count_collectives(sent: Counter[str]) -> None:
     for name in ("all_reduce", "all_gather"):
         original = getattr(dist, name)
 
-        def counted(*arguments: Any, name: str = name, original: Any = original) -> Any:
-            sent[name] += arguments[-1].nbytes
-            return original(*arguments)
+        def counted(*arguments: Any, original: Any = original, name: str = name, **options: Any) -> Any:
+            if not options:  # DistributedDataParallel's hook gives some, and counts for itself
+                sent[name] += arguments[-1].nbytes
+            return original(*arguments, **options)
 
         setattr(dist, name, counted)
 
@@ -64,7 +64,7 @@ def worker(rank: int, world: int, meeting: str, results: str) -> None:
     assert isinstance(learner, GradientLearner)
     if world > 1:
         learner.parallel = DistributedDataParallel(learner.objective, forward_sync_buffers=False)
-        learner.parallel.register_comm_hook(None, partial(gradients, sent))
+        learner.parallel.register_comm_hook(None, lambda state, bucket: gradients(sent, state, bucket))
     share = embed_share(learner, query, reference, config.estep, rng)
     every = EStepRows(share.query_rows, share.reference_rows, query, reference)
     labels: PseudoLabels = match_rows(query, reference, every, config.estep, None)
