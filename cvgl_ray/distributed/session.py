@@ -8,6 +8,16 @@ import ray
 
 from cvgl_ray.errors import InputError
 
+# What Ray is told before it starts, unless the user says otherwise.
+_ENVIRONMENT = {
+    # A round ends when the controller has fetched its report; by default it looks every two seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Checkpoints come every round; the watcher of node preemptions would add an error line to every run.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Ray's C++ layer prints to the terminal what it also raises, or what concerns its own helpers.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
 
 def connect(address: str = "") -> None:
     """Join the cluster at `address`, else the one this process was submitted to, else start one here.
@@ -15,17 +25,18 @@ def connect(address: str = "") -> None:
     A process that is already connected keeps its connection. Raises InputError for an address without a
     cluster.
     """
-    # Checkpoints come every round; the watcher of node preemptions would add an error line to every run.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # A round's report is taken when the controller next looks at its workers; by default every two seconds.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
-        # What workers print stays in Ray's log files: their errors come back by themselves.
-        ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False)
+        # What workers print stays in Ray's log files: their errors come back by themselves. A cluster started
+        # here ends with this process: its dashboard would only cost seconds of CPU.
+        ray.init(
+            address=address or None, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
+        )
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`"
