@@ -100,7 +100,7 @@ def train(config_path: str | None, overrides: tuple[str, ...], output: Path, add
     from cvgl_ray.distributed.stages import train_stage
 
     _print_report(train_stage(config, output, address), output)
-    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+    _print_bundle(output)
 
 
 @cli.command()
@@ -130,6 +130,7 @@ def evaluate(
     from cvgl_ray.distributed.stages import evaluate_stage
 
     _print_report(evaluate_stage(config, bundle or output / "bundle", output, address), output)
+    click.echo(f"logs:    tensorboard --logdir {output}")
 
 
 @cli.command()
@@ -192,7 +193,7 @@ def quickstart(output: Path, seed: int, address: str) -> None:
     from cvgl_ray.distributed.quickstart import quickstart as run
 
     _print_report(run(output, seed, address), output)
-    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+    _print_bundle(output)
 
 
 def _print_report(report: dict[str, Any], output: Path) -> None:
@@ -203,6 +204,12 @@ def _print_report(report: dict[str, Any], output: Path) -> None:
     else:
         click.echo("the data set has no labels, so there is no recall to report")
     click.echo(f"metrics: {output / 'metrics.json'}")
+
+
+def _print_bundle(output: Path) -> None:
+    bundle = output / "bundle"
+    click.echo(f"bundle:  {bundle}\nlogs:    tensorboard --logdir {output}")
+    click.echo(f"next:    cvgl-ray localize --bundle {bundle} --gallery DIR --query IMAGE")
 
 
 def main() -> None:

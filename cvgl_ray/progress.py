@@ -14,14 +14,19 @@ SHORT_S = 2.0  # work that is done sooner leaves no line
 Advance = Callable[[int], None]
 
 
+def is_shown() -> bool:
+    """Whether this process shows progress at all: its log is at INFO, as the commands set it."""
+    return log.isEnabledFor(logging.INFO)
+
+
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
     """Show `label`, how many of `total` units are done, their rate and the time that is left.
 
     Yields a function to call with the number of units done since its last call; 0 only shows the time. All of
-    it goes to standard error, and only where this package's log is at INFO, as the commands set it.
+    it goes to standard error, where `is_shown`.
     """
-    if not log.isEnabledFor(logging.INFO) or not total:
+    if not is_shown() or not total:
         yield lambda _count: None
     elif sys.stderr.isatty():
         from tqdm import tqdm

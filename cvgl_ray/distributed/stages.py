@@ -10,9 +10,11 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.evaluate import evaluate, retrieval_pictures
+from cvgl_ray.distributed.evaluate import evaluate
 from cvgl_ray.distributed.extract import Extraction, extract
-from cvgl_ray.distributed.tensorboard import write_evaluation
+from cvgl_ray.distributed.pictures import final_sheets, round_sheets
+from cvgl_ray.distributed.projector import project_pairs
+from cvgl_ray.distributed.tensorboard import write_evaluation, write_training
 from cvgl_ray.distributed.train import train
 from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
@@ -48,6 +50,12 @@ def train_stage(config: Config, output: Path, address: str = "") -> dict[str, An
         query, reference = training_tables(data, config)
         trained = train(query, reference, config, data.extraction.recipes, output)
         save_bundle(output / "bundle", trained.bundle, trained.pairs)
+        uris = dict(zip(data.catalog.image_ids, data.catalog.uris, strict=True))
+        write_training(
+            str(output / "tensorboard"),
+            round_sheets(trained.examples, uris),
+            project_pairs(trained.pairs, query, reference, trained.bundle.adapter, uris),
+        )
         report = write_metrics(config, data, trained.bundle, output)
         complete.touch()
         return report
@@ -130,7 +138,7 @@ def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> d
     if labels is not None:
         model = bundle.retriever(config.retrieval)
         report |= evaluate(data.catalog, labels, tables, dataset, model)
-        sheets = retrieval_pictures(data.catalog, labels, tables, dataset, model)
+        sheets = final_sheets(data.catalog, labels, tables, dataset, model)
     write_json(output / "metrics.json", report)
     write_evaluation(str(output / "tensorboard"), report, config, sheets)
     return report

@@ -115,7 +115,8 @@ class _Forward(ray.train.UserCallback):
 
 
 def _report(metrics: dict[str, Any], checkpoint: Any) -> dict[str, Any]:
-    return {**metrics, ROUNDS: metrics["round"] + 1, CHECKPOINT: Path(checkpoint.path).name}
+    scalars = {name: value for name, value in metrics.items() if name != "histograms"}
+    return {**scalars, ROUNDS: metrics["round"] + 1, CHECKPOINT: Path(checkpoint.path).name}
 
 
 def _trial(

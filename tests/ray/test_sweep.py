@@ -81,7 +81,7 @@ def test_a_sweep_goes_on_after_its_driver_died(
     assert ends == {0: 1, 1: 1, 2: 1, 3: 1}
     records = read_journal(tmp_path / "trials.jsonl")
     assert {record.ended for record in records.values()} == {"complete"}
-    assert load_bundle(tmp_path / "bundle").scores[SCORE.removeprefix("em/")] == max(
+    assert load_bundle(tmp_path / "bundle").scores[SCORE.removeprefix("labels/")] == max(
         record.score for record in records.values()
     )
 
@@ -110,7 +110,7 @@ def test_a_sweep_goes_on_after_its_driver_died(
 
 def test_a_journal_that_was_cut_off_is_mended_and_another_file_refused(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    whole = '{"trial": 0, "rounds": 1, "scalars": {"em/mutual": 0.5}, "checkpoint": "c"}\n'
+    whole = '{"trial": 0, "rounds": 1, "scalars": {"labels/mutual": 0.5}, "checkpoint": "c"}\n'
     path.write_text(whole + '{"trial": 0, "ended": "comp')
     records = Journal(path, {0: 1}).records
     assert (records[0].rounds, records[0].score, records[0].ended) == (1, 0.5, None)
