@@ -114,9 +114,9 @@ def tune(config_path: str | None, overrides: tuple[str, ...], output: Path, addr
     click.echo((output / "trials.md").read_text())
     _print_report(report, output)
     if (output / "labels_table.md").exists():
-        click.echo(f"labels: {output / 'labels_table.md'}, which the choice has not seen")
-    click.echo(f"trials: {output / 'trials.csv'}, {output / 'trials.png'}")
-    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+        click.echo(f"labels:  {output / 'labels_table.md'}, which the choice has not seen")
+    click.echo(f"trials:  {output / 'trials.csv'}, {output / 'trials.png'}")
+    _print_bundle(output)
 
 
 @cli.command()

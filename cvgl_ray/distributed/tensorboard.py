@@ -1,8 +1,7 @@
 """The one TensorBoard folder of a run: rounds come from Ray Train's controller, the rest from the driver."""
 
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from cvgl_ray.distributed.legend import MEANING, about
 from cvgl_ray.distributed.projector import Projection
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.evaluation.report import markdown_table
-from cvgl_ray.evaluation.sweep_report import TrialRow
 
 BINS = 30
 
@@ -100,18 +98,6 @@ def write_evaluation(
             writer.add_text("results", markdown_table(report), rounds)
         for direction, sheet in sheets.items():
             writer.add_image(f"retrieval/{direction}", sheet, rounds, dataformats="HWC")
-
-
-def write_hparams(folder: str, rows: Sequence[TrialRow], score: str) -> None:
-    """Add each trial's swept values and score to its logs, `folder`/<name>, for TensorBoard's HParams."""
-    with SummaryWriter(folder) as writer:
-        for row in rows:
-            if row.score is not None:
-                values = {
-                    key: value if isinstance(value, int | float | str) else json.dumps(value)
-                    for key, value in row.values.items()
-                }
-                writer.add_hparams(values, {score: row.score}, run_name=row.name, global_step=row.rounds)
 
 
 def configuration_table(config: Config) -> str:
