@@ -3,6 +3,10 @@
 import logging
 import os
 import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 
@@ -29,20 +33,45 @@ def connect(address: str = "") -> None:
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         # What workers print stays in Ray's log files: their errors come back by themselves. A cluster started
         # here ends with this process: its dashboard would only cost seconds of CPU.
-        ray.init(
-            address=address or None, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False
-        )
+        with _quiet_stderr():
+            ray.init(
+                address=address or None,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`"
         ) from error
     if callable(on_termination):  # Ray puts its own in place, which drains the node for half a minute
         signal.signal(signal.SIGTERM, on_termination)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, where Ray announces its settings; a fault shows it."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except ConnectionError:
+            raise  # which says it all
+        except Exception:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def cluster_cpus() -> int:
