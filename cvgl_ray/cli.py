@@ -118,7 +118,7 @@ def train(config_path: str | None, overrides: tuple[str, ...], output: str, addr
     from cvgl_ray.distributed.stages import train_stage
 
     _print_report(train_stage(config, output, address), output)
-    click.echo(f"bundle: {output}/bundle\nlogs:   tensorboard --logdir {output}")
+    _print_bundle(output)
 
 
 @cli.command()
@@ -135,9 +135,9 @@ def tune(config_path: str | None, overrides: tuple[str, ...], output: str, addre
     click.echo((folder / "trials.md").read_text())
     _print_report(report, output)
     if (folder / "labels_table.md").exists():
-        click.echo(f"labels: {folder / 'labels_table.md'}, which the choice has not seen")
-    click.echo(f"trials: {folder / 'trials.csv'}, {folder / 'trials.png'}")
-    click.echo(f"bundle: {folder / 'bundle'}\nlogs:   tensorboard --logdir {folder}")
+        click.echo(f"labels:  {folder / 'labels_table.md'}, which the choice has not seen")
+    click.echo(f"trials:  {folder / 'trials.csv'}, {folder / 'trials.png'}")
+    _print_bundle(output)
 
 
 @cli.command()
@@ -151,6 +151,7 @@ def evaluate(
     from cvgl_ray.distributed.stages import evaluate_stage
 
     _print_report(evaluate_stage(config, bundle, output, address), output)
+    click.echo(f"logs:    tensorboard --logdir {output}")
 
 
 @cli.command()
@@ -213,7 +214,7 @@ def quickstart(output: Path, seed: int, address: str) -> None:
     from cvgl_ray.distributed.quickstart import quickstart as run
 
     _print_report(run(output, seed, address), str(output))
-    click.echo(f"bundle: {output / 'bundle'}\nlogs:   tensorboard --logdir {output}")
+    _print_bundle(str(output))
 
 
 def _print_report(report: dict[str, Any], output: str) -> None:
@@ -224,6 +225,12 @@ def _print_report(report: dict[str, Any], output: str) -> None:
     else:
         click.echo("the data set has no labels, so there is no recall to report")
     click.echo(f"metrics: {output}/metrics.json")
+
+
+def _print_bundle(output: str) -> None:
+    bundle = f"{output}/bundle"
+    click.echo(f"bundle:  {bundle}\nlogs:    tensorboard --logdir {output}")
+    click.echo(f"next:    cvgl-ray localize --bundle {bundle} --gallery DIR --query IMAGE")
 
 
 def main() -> None:

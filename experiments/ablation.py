@@ -114,7 +114,7 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
         "config": config.model_dump(mode="json"),
         "seconds": seconds,
         "fitted": sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre"),
-        "scores": {score: scalars.get(f"em/{score}", math.nan) for score in SCORES},
+        "scores": {score: scalars.get(f"labels/{score}", math.nan) for score in SCORES},
         "R@1": recalls(catalog, tables, config, learner.adapter, (query, reference)),
         "curve": curve,
     }

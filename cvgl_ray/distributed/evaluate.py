@@ -1,22 +1,15 @@
 """Evaluation over the cluster: one task a model and direction, features shared through the object store."""
 
-import numpy as np
 import ray
-from PIL import Image
 
-from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Dataset
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.metrics import Metrics
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
-from cvgl_ray.evaluation.report import retrieval_sheet
-from cvgl_ray.evaluation.search import top_k
-from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.store import FeatureTable
-
-SHEET_QUERIES, SHEET_DEPTH = 6, 5
+from cvgl_ray.progress import progress
 
 
 def evaluate(
@@ -51,8 +44,10 @@ def evaluate_models(
         for number, direction in enumerate(directed)
     }
     report: dict[str, dict[str, Metrics]] = {name: {} for name in models}
-    for (name, direction_name), result in pending.items():
-        report[name][direction_name] = ray.get(result)
+    with progress("evaluating", len(pending), "rankings") as advance:
+        for (name, direction_name), result in pending.items():
+            report[name][direction_name] = ray.get(result)
+            advance(1)
     return report
 
 
@@ -63,26 +58,3 @@ def _evaluate_one(
     direction = directions(catalog, dataset.query_view, dataset.reference_view)[number]
     query, gallery = direction_embeddings(direction, tables, dataset, model)
     return evaluate_direction(direction, query, gallery, labels)
-
-
-def retrieval_pictures(
-    catalog: Catalog, labels: Labels, tables: dict[str, FeatureTable], dataset: Dataset, model: Retriever
-) -> dict[str, np.ndarray]:
-    """By direction, a picture [H, W, 3] uint8 of a few evenly spaced queries and their best references."""
-    sheets = {}
-    for direction in directions(with_features(catalog, tables), dataset.query_view, dataset.reference_view):
-        query, gallery = direction_embeddings(direction, tables, dataset, model)
-        shown = np.unique(np.linspace(0, len(query) - 1, SHEET_QUERIES).astype(int))
-        best, _ = top_k(query[shown], gallery, min(SHEET_DEPTH, len(gallery)))
-        places = labels.place_ids(direction.queries.image_ids)[shown]
-        found = labels.place_ids(direction.gallery.image_ids)[best.numpy()]
-        sheets[direction.name] = retrieval_sheet(
-            [_picture(direction.queries.uris[row]) for row in shown],
-            [[_picture(direction.gallery.uris[row]) for row in rows] for rows in best.tolist()],
-            [[bool(hit) for hit in hits] for hits in found == places[:, None]],
-        )
-    return sheets
-
-
-def _picture(uri: str) -> Image.Image:
-    return decode(read_bytes(uri))

@@ -12,20 +12,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
-from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config
+from cvgl_ray.distributed.hashing import file_digests
 from cvgl_ray.distributed.pixel_pipeline import run_batches
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore, FeatureTable
-from cvgl_ray.files import file_digest, write_atomically
+from cvgl_ray.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-FILES_A_TASK = 512  # files hashed by one task
 REJECTED = pa.schema([(name, pa.string()) for name in ("image_id", "uri", "view", "reason")])
 
 
@@ -80,23 +78,6 @@ def extract(catalog: Catalog, config: Config, root: Path, rejected_path: Path) -
         if rows:
             result.tables[view] = store.load([ids[i] for i in rows], [digests[i] for i in rows])
     return result
-
-
-def file_digests(uris: Sequence[str]) -> list[str]:
-    """A digest of each file's bytes; of a file that cannot be read, "!" and the reason."""
-    hashing = ray.remote(num_cpus=1)(_hash_files)
-    tasks = [hashing.remote(uris[i : i + FILES_A_TASK]) for i in range(0, len(uris), FILES_A_TASK)]
-    return [digest for digests in ray.get(tasks) for digest in digests]
-
-
-def _hash_files(uris: Sequence[str]) -> list[str]:
-    found = []
-    for uri in uris:
-        try:
-            found.append(file_digest(read_bytes(uri)))
-        except OSError as error:
-            found.append(f"!the file cannot be read ({error})")
-    return found
 
 
 def _missing_batches(

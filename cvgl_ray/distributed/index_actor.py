@@ -1,5 +1,8 @@
 """The central actor: workers hand it their embeddings, it answers the pseudo-labels of all rows."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import faiss
@@ -14,6 +17,9 @@ from cvgl_ray.em.build import build_adapter
 from cvgl_ray.em.loop import EStepRows, Matcher, frozen_graphs, match_rows
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.neighbourhood import Graphs
+from cvgl_ray.progress import is_shown, progress
+
+POLL_S = 0.25
 
 Features = tuple[ray.ObjectRef, ray.ObjectRef]  # of the query and the reference view, in the object store
 
@@ -56,6 +62,10 @@ class IndexActor:
         reference = np.concatenate([share.reference for share in ordered])
         return match_rows(query, reference, ordered[0], self.config.estep, self.graphs)
 
+    def rounds_done(self) -> int:
+        """How many rounds are over: those before the one whose embeddings came last."""
+        return max(0, self.round)
+
 
 def start_index_actor(config: Config, features: Features, centre: np.ndarray, *, threads: int) -> Any:
     """Start the actor; it restarts by itself whenever its process dies.
@@ -83,6 +93,41 @@ def actor_matcher(actor: Any, features: Features) -> Matcher:
                 return labels
 
     return matcher
+
+
+@contextmanager
+def show_rounds(actor: Any, rounds: int) -> Iterator[None]:
+    """Show how many rounds are over while the body trains: the actor is asked, in a thread of its own."""
+    if not is_shown():
+        yield
+        return
+    ended, succeeded = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        with progress("training", rounds, "rounds") as advance:
+            seen, answer = 0, actor.rounds_done.remote()
+            while not ended.is_set():
+                if not ray.wait([answer], timeout=POLL_S)[0]:
+                    advance(0)  # the actor is matching, or starts
+                    continue
+                try:
+                    done = ray.get(answer)
+                except ray.exceptions.RayError:
+                    break  # training itself says what is wrong
+                advance(done - seen)
+                seen, answer = done, actor.rounds_done.remote()
+                ended.wait(POLL_S)
+            if succeeded.is_set():
+                advance(rounds - seen)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+        succeeded.set()
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _barrier() -> None:

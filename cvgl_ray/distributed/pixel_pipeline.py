@@ -19,6 +19,7 @@ from cvgl_ray.features.pixels import BrokenImageError, decode
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.recipe import pretransform_of
 from cvgl_ray.features.store import FeatureStore
+from cvgl_ray.progress import progress
 
 # A part file is written when so many rows are gathered, or after so long: what a killed run loses.
 ROWS_A_PART = 4096
@@ -34,12 +35,15 @@ def run_batches(
     """
     reasons: dict[str, str] = {}
     writers = {view: _PartWriter(store) for view, store in stores.items()}
+    images = sum(len(batch["digests"]) for batch in batches)
     try:
-        for row in _pipeline(batches, backbone, config).iter_rows():
-            if row["refused"]:
-                raise InputError(row["refused"])
-            reasons |= dict(zip(row["broken"], row["reasons"], strict=True))
-            writers[row["view"]].add(row)
+        with progress("extracting", images, "images") as advance:
+            for row in _pipeline(batches, backbone, config).iter_rows():
+                if row["refused"]:
+                    raise InputError(row["refused"])
+                reasons |= dict(zip(row["broken"], row["reasons"], strict=True))
+                writers[row["view"]].add(row)
+                advance(len(row["digests"]) + len(row["broken"]))
     finally:
         for writer in writers.values():
             writer.flush()
@@ -54,6 +58,7 @@ def _pipeline(batches: list[dict[str, Any]], backbone: FrozenBackbone, config: C
         config.dataset.query_view: pretransform_of(config.pretransform.query),
         config.dataset.reference_view: pretransform_of(config.pretransform.reference),
     }
+    ray.data.DataContext.get_current().enable_progress_bars = False  # `progress` counts images instead
     return (
         ray.data.from_items(batches, override_num_blocks=len(batches))
         .map(_Decode(shared, pretransforms), num_cpus=1)

@@ -3,11 +3,25 @@
 import logging
 import os
 import signal
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 
 from cvgl_ray.errors import InputError
+
+# What Ray is told before it starts, unless the user says otherwise.
+_ENVIRONMENT = {
+    # A round ends when the controller has fetched its report; by default it looks every two seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # Checkpoints come every round; the watcher of node preemptions would add an error line to every run.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Ray's C++ layer prints to the terminal what it also raises, or what concerns its own helpers.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
 
 
 def connect(address: str = "") -> None:
@@ -16,17 +30,22 @@ def connect(address: str = "") -> None:
     A process that is already connected keeps its connection. Raises InputError for an address without a
     cluster.
     """
-    # Checkpoints come every round; the watcher of node preemptions would add an error line to every run.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # A round's report is taken when the controller next looks at its workers; by default every two seconds.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
-        # What workers print stays in Ray's log files: their errors come back by themselves.
-        ray.init(address=address or None, logging_level=logging.ERROR, log_to_driver=False)
+        # What workers print stays in Ray's log files: their errors come back by themselves. A cluster started
+        # here ends with this process: its dashboard would only cost seconds of CPU.
+        with _quiet_stderr():
+            ray.init(
+                address=address or None,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at {address!r}; start one with `ray start --head`"
@@ -34,6 +53,27 @@ def connect(address: str = "") -> None:
     # Ray puts its own handler in place, which drains the node for half a minute or ends without a word.
     if callable(on_termination) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, where Ray announces its settings; a fault shows it."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except ConnectionError:
+            raise  # which says it all
+        except Exception:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def cluster_cpus() -> int:

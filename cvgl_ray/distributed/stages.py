@@ -10,9 +10,11 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.evaluate import evaluate, retrieval_pictures
+from cvgl_ray.distributed.evaluate import evaluate
 from cvgl_ray.distributed.extract import Extraction, extract
-from cvgl_ray.distributed.tensorboard import write_evaluation
+from cvgl_ray.distributed.pictures import final_sheets, round_sheets
+from cvgl_ray.distributed.projector import project_pairs
+from cvgl_ray.distributed.tensorboard import write_evaluation, write_training
 from cvgl_ray.distributed.train import train
 from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
@@ -52,6 +54,12 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         query, reference = training_tables(data, config)
         trained = train(query, reference, config, data.extraction.recipes, folder)
         save_bundle(folder.path / "bundle", trained.bundle, trained.pairs)
+        uris = dict(zip(data.catalog.image_ids, data.catalog.uris, strict=True))
+        write_training(
+            str(folder.path / "tensorboard"),
+            round_sheets(trained.examples, uris),
+            project_pairs(trained.pairs, query, reference, trained.bundle.adapter, uris),
+        )
         report = write_metrics(config, data, trained.bundle, folder.path)
         complete.touch()
         return report
@@ -147,7 +155,7 @@ def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> d
     if labels is not None:
         model = bundle.retriever(config.retrieval)
         report |= evaluate(data.catalog, labels, tables, dataset, model)
-        sheets = retrieval_pictures(data.catalog, labels, tables, dataset, model)
+        sheets = final_sheets(data.catalog, labels, tables, dataset, model)
     write_json(output / "metrics.json", report)
     write_evaluation(str(output / "tensorboard"), report, config, sheets)
     return report

@@ -10,10 +10,10 @@ from cvgl_ray import run_folder
 from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.evaluate import evaluate_models
+from cvgl_ray.distributed.hparams import write_hparams
 from cvgl_ray.distributed.stages import finished, load_features, training_tables, write_metrics
 from cvgl_ray.distributed.sweep_journal import SCORE, Record
 from cvgl_ray.distributed.sweep_trials import run_trials
-from cvgl_ray.distributed.tensorboard import write_hparams
 from cvgl_ray.distributed.train import Trained, collect
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
 from cvgl_ray.em.bundle import save_bundle

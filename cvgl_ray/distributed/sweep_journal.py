@@ -22,7 +22,7 @@ from cvgl_ray.errors import InputError
 
 log = logging.getLogger(__name__)
 
-SCORE = f"em/{CHOICE}"
+SCORE = f"labels/{CHOICE}"
 ROUNDS = "rounds_done"  # of a report, beside the round's scalars
 Ending = Literal["complete", "stopped", "failed"]
 

@@ -113,7 +113,8 @@ class _Forward(ray.train.UserCallback):
         self.queue = queue
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self.queue.put({**metrics[0], ROUNDS: metrics[0]["round"] + 1})
+        scalars = {name: value for name, value in metrics[0].items() if name != "histograms"}
+        self.queue.put({**scalars, ROUNDS: scalars["round"] + 1})
 
 
 def _trial(

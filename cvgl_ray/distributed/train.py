@@ -1,5 +1,6 @@
 """The EM loop as a Ray Train run, and the bundle that it leaves."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import ray.train.torch
 from cvgl_ray.catalog.filesystem import resolve
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import last_state
-from cvgl_ray.distributed.index_actor import start_index_actor
+from cvgl_ray.distributed.index_actor import show_rounds, start_index_actor
+from cvgl_ray.distributed.pictures import Example
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
 from cvgl_ray.distributed.worker import worker
@@ -25,13 +27,19 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable
 from cvgl_ray.run_folder import RunFolder
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Trained:
-    """The bundle of a training and its last pseudo-labels (query image_id, reference image_id, cosine)."""
+    """The bundle of a training, its last pseudo-labels, and examples of retrieval from each of its rounds.
+
+    pairs: (query image_id, reference image_id, cosine).
+    """
 
     bundle: Bundle
     pairs: list[tuple[str, str, float]]
+    examples: list[list[Example]]
 
 
 def train(
@@ -53,6 +61,13 @@ def train(
         )
     if state is None or state["rounds_done"] < config.mstep.rounds:
         folder.prune("train")
+        log.info(
+            "training: %d rounds on %d query and %d reference images, %d worker(s), once these have started",
+            config.mstep.rounds,
+            len(query),
+            len(reference),
+            config.run.workers,
+        )
         logs, threads = folder.path / "tensorboard", threads_per_worker(config)
         staging = checkpoints / "staging"
         fit_on_workers(data, config, folder.address, "train", logs, threads, staging=staging, state=state)
@@ -106,11 +121,12 @@ def fit_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[RoundWriter(str(logs.resolve())), *callbacks],  # type: ignore[list-item]
+            callbacks=[RoundWriter(str(logs.resolve()), config), *callbacks],  # type: ignore[list-item]
         ),
     )
     try:
-        return trainer.fit()
+        with show_rounds(actor, config.mstep.rounds):
+            return trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
     finally:
@@ -133,9 +149,14 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
     assert labels is not None
     rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
     pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in rows]
+    examples = [
+        [(data.query_ids[q], [data.reference_ids[r] for r in best if r >= 0]) for q, *best in rows.tolist()]
+        for rows in learner.examples
+    ]
     adapter = learner.adapter.eval()
     banks = training_banks(adapter, *ray.get(list(data.features)))
-    return Trained(Bundle(adapter, banks, config, recipes, label_free_scores(labels) | kept), pairs)
+    bundle = Bundle(adapter, banks, config, recipes, label_free_scores(labels) | kept)
+    return Trained(bundle, pairs, examples)
 
 
 def threads_per_worker(config: Config) -> int:

@@ -11,6 +11,8 @@ import torch
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import latest_state, save_checkpoint
 from cvgl_ray.distributed.index_actor import actor_matcher
+from cvgl_ray.distributed.tensorboard import score_histograms
+from cvgl_ray.distributed.usage import Usage
 from cvgl_ray.em import collective
 from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.build import build_learner
@@ -46,9 +48,12 @@ def worker(arguments: dict[str, Any]) -> None:
         matcher=actor_matcher(arguments["actor"], arguments["features"]),
         judge=judge,
     )
+    usage = Usage()
     for done in rounds:
         state = {**learner.state_dict(), "data": arguments["digest"]}
-        _report(state, {"round": done.number, **done.scalars}, Path(arguments["staging"]))
+        metrics: dict[str, Any] = {"round": done.number, **done.scalars, **usage.read()}
+        metrics["histograms"] = score_histograms(done.labels)
+        _report(state, metrics, Path(arguments["staging"]))
 
 
 def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:

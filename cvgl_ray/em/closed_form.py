@@ -52,7 +52,7 @@ class ClosedFormLearner(Learner):
                 self._within = self.siblings**0.5 * self._differences_within(query, reference)
             self.adapter.fit(torch.cat([across, self._within]), self.shrinkage)
         strongest = float(self.adapter.factors.min())
-        return {"mstep/pairs": len(queries), "mstep/strongest_attenuation": strongest}
+        return {"em/pairs": len(queries), "em/strongest_attenuation": strongest}
 
     def _differences_within(self, query: np.ndarray, reference: np.ndarray) -> torch.Tensor:
         """Differences of siblings [n, D]: of the view that has several images a place, if one has."""

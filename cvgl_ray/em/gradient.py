@@ -64,8 +64,8 @@ class GradientLearner(Learner):
             norm = self._step(terms["loss"])
             pairs += int((batch.of_query >= 0).sum())
         scalars = {f"loss/{key}": _whole(key, value) for key, value in terms.items()}
-        scalars["mstep/gradient_norm"], scalars["mstep/pairs"] = float(norm), pairs
-        scalars["mstep/temperature"] = float((-self.objective.log_scale.detach()).exp())
+        scalars["em/gradient_norm"], scalars["em/pairs"] = float(norm), pairs
+        scalars["em/temperature"] = float((-self.objective.log_scale.detach()).exp())
         return scalars
 
     def _loss(self, batch: Batch, query: np.ndarray, reference: np.ndarray) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ SLACK = 0.02  # of the score: about the chance of a few hundred rows
 
 
 class Learner(ABC):
-    """An adapter, the number of rounds done, and the last round's pseudo-labels."""
+    """An adapter, the number of rounds done, the last one's pseudo-labels and the examples of all."""
 
     def __init__(self, adapter: ViewCentred, device: torch.device | str = "cpu") -> None:
         self.adapter = adapter.to(device)
@@ -22,6 +22,7 @@ class Learner(ABC):
         self.rounds_done = 0
         self.labels: PseudoLabels | None = None
         self.best: dict[str, Any] | None = None  # the round to keep, as `keep_best` left it
+        self.examples: list[np.ndarray] = []  # of each round, see PseudoLabels
 
     @abstractmethod
     def m_step(
@@ -39,6 +40,7 @@ class Learner(ABC):
             "adapter": self.adapter.state_dict(),
             "rounds_done": self.rounds_done,
             "labels": labels,
+            "examples": [torch.from_numpy(rows) for rows in self.examples],
             "best": self.best,
         }
 
@@ -71,3 +73,4 @@ class Learner(ABC):
         self.adapter.load_state_dict(state["adapter"])
         self.rounds_done, self.best = state["rounds_done"], state["best"]
         self.labels = None if state["labels"] is None else PseudoLabels.from_tensors(state["labels"])
+        self.examples = [rows.numpy() for rows in state["examples"]]

@@ -140,13 +140,14 @@ def run_rounds(
         labels = matcher(number, rows)
         e_done = time.perf_counter()
         scalars = learner.m_step(labels, query, reference, rng)
-        scalars |= {f"em/{key}": v for key, v in label_free_scores(labels, learner.labels).items()}
-        scalars["time/e_step_s"], scalars["time/m_steps_s"] = e_done - started, time.perf_counter() - e_done
+        scalars |= {f"labels/{key}": v for key, v in label_free_scores(labels, learner.labels).items()}
+        scalars["time/e_step_s"], scalars["time/m_step_s"] = e_done - started, time.perf_counter() - e_done
         learner.rounds_done, learner.labels = number + 1, labels
+        learner.examples.append(labels.examples)
         if judge is not None:
             scores = judge(learner)
             learner.keep_best(scores)
-            scalars |= {f"em/{key}": value for key, value in scores.items()}
+            scalars |= {f"labels/{key}": value for key, value in scores.items()}
         yield Round(number, labels, scalars)
 
 

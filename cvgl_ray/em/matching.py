@@ -15,6 +15,7 @@ from cvgl_ray.em.index import build_index, search
 from cvgl_ray.em.neighbourhood import Graphs, check_size, csls, neighbourhood_scores
 
 CHUNK = 16_384  # rows
+EXAMPLES, EXAMPLE_DEPTH = 6, 5  # queries of a round that a person is shown, and how many references of each
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class PseudoLabels:
     where an approximate index found none.
     cosine [nq]: of each query with its best reference, -1 where there is none; margin [nq]: the lead of that
     pair's score over the query's second best (0 where there is only one).
+    examples [n, 1 + k]: global row ids of a few evenly spaced queries, each followed by its best references,
+    best first, -1 where an approximate index found fewer.
     """
 
     query_rows: np.ndarray
@@ -37,6 +40,7 @@ class PseudoLabels:
     best_of_reference: np.ndarray
     cosine: np.ndarray
     margin: np.ndarray
+    examples: np.ndarray
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Global row ids (queries, references) of the kept pairs."""
@@ -131,9 +135,10 @@ def pseudo_labels(
     room_q, room_r = (max(1, round(x / y)) for x, y in ((nr, nq), (nq, nr)))
     if neighbourhood and graphs is not None:
         matrix = score_matrix(query, reference, scores, neighbours, neighbourhood, graphs)
-        near_q, near_r = (_nearest_in(side, k) for side, k in ((matrix, room_q), (matrix.T, room_r)))
+        sides = (matrix, max(EXAMPLE_DEPTH, room_q)), (matrix.T, room_r)
+        near_q, near_r = (_nearest_in(side, k) for side, k in sides)
     else:
-        k = max(2, room_q), room_r
+        k = max(EXAMPLE_DEPTH, room_q), room_r
         near_q, near_r = nearest_both(
             query, reference, *k, scores=scores, neighbours=neighbours, factory=factory
         )
@@ -147,15 +152,18 @@ def pseudo_labels(
     if share < 1:
         keep_q &= _widest(margin, keep_q, share)
         keep_r &= keep_q[best_r] & (best_q[best_r] == np.arange(len(reference)))
+    query_rows = np.arange(len(query)) if query_rows is None else query_rows
+    reference_rows = np.arange(len(reference)) if reference_rows is None else reference_rows
     return PseudoLabels(
-        query_rows=np.arange(len(query)) if query_rows is None else query_rows,
-        reference_rows=np.arange(len(reference)) if reference_rows is None else reference_rows,
+        query_rows=query_rows,
+        reference_rows=reference_rows,
         of_query=np.where(keep_q, best_q, -1),
         of_reference=np.where(keep_r, best_r, -1),
         best_of_query=best_q,
         best_of_reference=best_r,
         cosine=cosine_q,
         margin=margin,
+        examples=_examples(near_q.ids, query_rows, reference_rows),
     )
 
 
@@ -166,6 +174,13 @@ def score_matrix(
     check_size(len(query), len(reference))
     matrix = torch.from_numpy(query) @ torch.from_numpy(reference).T
     return neighbourhood_scores(csls(matrix, neighbours) if scores == "csls" else matrix, graphs, weight)
+
+
+def _examples(ids: np.ndarray, query_rows: np.ndarray, reference_rows: np.ndarray) -> np.ndarray:
+    """PseudoLabels.examples from the best references' positions [nq, k] of all queries."""
+    shown = np.unique(np.linspace(0, len(ids) - 1, EXAMPLES).astype(int))
+    best = ids[shown, :EXAMPLE_DEPTH]
+    return np.column_stack([query_rows[shown], np.where(best >= 0, reference_rows[best], -1)])
 
 
 def accepted(best: np.ndarray, back: np.ndarray) -> np.ndarray:

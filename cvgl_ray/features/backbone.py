@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -55,6 +54,8 @@ class FrozenBackbone:
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        import timm  # here: it takes seconds, which whoever makes no model need not wait
+
         self.layers, self.facet = tuple(layers), facet
         self.pooling, self.gem_power, self.rings = pooling, gem_power, tuple(rings)
         self.normalize_tokens = normalize_tokens
@@ -63,7 +64,7 @@ class FrozenBackbone:
         # Channels last: convolutions on CPUs run up to 1.4 times faster (experiments/LOG.md).
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device, dtype).to(memory_format=torch.channels_last)
-        data = timm.data.resolve_model_data_config(model)
+        data = self.preprocessing = timm.data.resolve_model_data_config(model)
         self._projections = projections(data, image_size, crop_fraction, interpolation)
         self._mean, self._std = (
             torch.tensor(data[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")

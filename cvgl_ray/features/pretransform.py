@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms import Compose
 
 Projection = Callable[[Image.Image], torch.Tensor]
 
@@ -49,6 +47,9 @@ def projections(
     own), which makes "plane": the picture resized and cut as the model's data was; or height and width of a
     strip, which make "panorama": the whole picture resized, nothing cut; and "polar": the tile unrolled.
     """
+    import timm  # here, as torchvision: they take seconds, which whoever makes no model need not wait
+    from torchvision.transforms import Compose
+
     make = partial(
         timm.data.create_transform, interpolation=interpolation or data["interpolation"], normalize=False
     )

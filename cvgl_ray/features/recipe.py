@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import timm
 import torch
 
 from cvgl_ray import config
@@ -51,7 +50,7 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
     """
     # Left out at its default: features extracted when it was the only projection stay valid.
     implied = {"projection"} if view.projection == "plane" else None
-    data = timm.data.resolve_model_data_config(backbone.model)
+    data = backbone.preprocessing
     return {
         "backbone": section.model_dump(mode="json", exclude=_SOURCE_FIELDS),
         "weights": weights_digest(backbone.model),

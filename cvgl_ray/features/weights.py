@@ -4,7 +4,6 @@ import hashlib
 import sys
 from pathlib import Path
 
-import timm
 import torch
 from torch import nn
 
@@ -29,6 +28,8 @@ def build_model(
     Raises InputError for an unknown name, an unreachable hub, a checkpoint that does not fit the model, or
     an image size that the model cannot take.
     """
+    import timm  # here: it takes seconds, which whoever makes no model need not wait
+
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         raise InputError(f"backbone.name {name!r} is not a timm model; near it: {', '.join(near) or 'none'}")
@@ -60,8 +61,10 @@ def build_model(
 def _load(model: nn.Module, name: str, checkpoint: str) -> None:
     if not Path(checkpoint).is_file():
         raise InputError(f"backbone.checkpoint {checkpoint} is not a file; give a local one")
+    from timm.models import load_state_dict
+
     try:
-        state = timm.models.load_state_dict(checkpoint, use_ema=False, weights_only=True)
+        state = load_state_dict(checkpoint, use_ema=False, weights_only=True)
     except Exception as error:  # safetensors, pickle and zip readers each have their own
         raise InputError(
             f"backbone.checkpoint {checkpoint} cannot be read ({type(error).__name__}); "

@@ -1,23 +1,34 @@
 """The stages on a real cluster: extraction, training on one and two workers, evaluation, localisation."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import DRONE_IMAGES, PLACES, configured, write_places
 
 from cvgl_ray.catalog.layouts import scan
+from cvgl_ray.distributed.legend import MEANING
 from cvgl_ray.distributed.localize import localize
+from cvgl_ray.distributed.projector import SIDE_PX
 from cvgl_ray.distributed.stages import evaluate_stage, extract_stage, train_stage
 from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.em.bundle import load_bundle
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import select
+
+GROUPS = ("em", "labels", "loss", "retrieval", "system", "time")
+
+
+def text(events: EventAccumulator, tag: str) -> str:
+    (event,) = events.Tensors(f"{tag}/text_summary")
+    return str(event.tensor_proto.string_val[0].decode())
 
 
 def test_training_leaves_bundle_metrics_and_logs(run: Path) -> None:
@@ -27,14 +38,42 @@ def test_training_leaves_bundle_metrics_and_logs(run: Path) -> None:
     assert report["adapted"]["satellite->drone"]["R@1"] > 50  # the patterns are easy; chance is 4 %
     assert report["labels_read"] is False
     assert 0 < report["selection"]["mutual"] <= 1
+    kept = report["selection"]["rounds"]
     pairs = pq.read_table(run / "bundle/pseudo_labels.parquet")
     assert PLACES < len(pairs) <= DRONE_IMAGES * PLACES  # a reference takes both images of its place
 
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    names = {"loss/info_nce", "mstep/temperature", "em/churn", "time/e_step_s"}
-    assert names <= set(events.Tags()["scalars"])
+    everything = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance=everything).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"loss/info_nce", "em/temperature", "labels/churn", "time/round_s", "system/peak_rss_mb"} <= tags
+    assert {tag.partition("/")[0] for tag in tags} == set(GROUPS)
+    charts = {tag.rpartition("/")[2] if tag.startswith("retrieval/") else tag for tag in tags}
+    assert charts | set(events.Tags()["histograms"]) <= set(MEANING)  # the text "about" explains every one
     assert [event.step for event in events.Scalars("loss/loss")] == [0, 1, 2]
-    assert set(events.Tags()["images"]) == {"drone->satellite", "satellite->drone"}
+    frozen, adapted = events.Scalars("retrieval/drone->satellite/R@1")
+    assert (frozen.step, adapted.step, adapted.value) == (0, kept, pytest.approx(figures["R@1"]))
+    assert [event.step for event in events.Images("retrieval/by_round")] == [0, 1, 2]
+    assert set(events.Tags()["images"]) == {f"retrieval/{name}" for name in ("by_round", *report["adapted"])}
+    matches = [event.histogram_value for event in events.Histograms("labels/cosine_of_best")]
+    assert [sum(histogram.bucket) for histogram in matches] == [DRONE_IMAGES * PLACES] * 3
+    texts = {tag: text(events, tag) for tag in ("about", "configuration", "results")}
+    assert "| mstep.rounds | 3 |" in texts["configuration"]
+    assert "| adapter.kind | 'linear' | **'attenuation'** |" in texts["configuration"]
+    assert f"{figures['R@1']:.1f}" in texts["results"]
+
+
+def test_the_projector_shows_pairs_with_a_thumbnail_each(run: Path) -> None:
+    folder = run / "tensorboard" / "00000" / "pairs"
+    header, *lines = [line.split("\t") for line in (folder / "metadata.tsv").read_text().splitlines()]
+    assert header == ["view", "image", "pseudo-partner", "cosine"]
+    points = [line.split("\t") for line in (folder / "tensors.tsv").read_text().splitlines()]
+    assert len(points) == len(lines) <= PLACES * (DRONE_IMAGES + 1)
+    images = {line[1] for line in lines}
+    assert len(images) == len(lines)  # no image twice
+    assert images >= {line[2] for line in lines}  # and each beside its partner
+    with Image.open(folder / "sprite.png") as sprite:
+        assert sprite.size == (SIDE_PX * math.isqrt(len(lines) - 1) + SIDE_PX,) * 2
+    assert "pairs" in (run / "tensorboard" / "projector_config.pbtxt").read_text()
 
 
 def test_two_workers_train_the_same_adapter(run: Path, places: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_sweep_goes_on_after_its_driver_died(
     assert ends == {0: 1, 1: 1, 2: 1, 3: 1}
     records = read_journal(tmp_path / "trials.jsonl")
     assert {record.ended for record in records.values()} == {"complete"}
-    assert load_bundle(tmp_path / "bundle").scores[SCORE.removeprefix("em/")] == max(
+    assert load_bundle(tmp_path / "bundle").scores[SCORE.removeprefix("labels/")] == max(
         record.score for record in records.values()
     )
 

@@ -236,7 +236,7 @@ def test_a_report_without_labels_says_so(run, stages):
     code, out, _ = run("train", "--output", "o")
     assert code == 0
     assert "no labels" in out
-    assert "metrics: o/metrics.json\nbundle: o/bundle\n" in out
+    assert "metrics: o/metrics.json\nbundle:  o/bundle\n" in out
 
 
 def test_extract_counts_and_names_rejected_images(run, stages):

@@ -23,6 +23,7 @@ def labels_of(of_query, references):
         best_of_reference=of_reference,
         cosine=np.ones(len(of_query), np.float32),
         margin=np.zeros(len(of_query), np.float32),
+        examples=np.zeros((0, 1), np.int64),
     )
 
 

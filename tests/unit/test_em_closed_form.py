@@ -28,6 +28,7 @@ def labels_of(of_query, query_rows=None):
         best_of_reference=np.zeros(9, dtype=np.int64),
         cosine=np.ones(len(of_query), np.float32),
         margin=np.zeros(len(of_query), np.float32),
+        examples=np.zeros((0, 1), np.int64),
     )
 
 
@@ -57,7 +58,7 @@ def test_the_fit_is_to_the_differences_of_the_kept_pairs(norm):
     torch.testing.assert_close(
         learner.adapter.encode(torch.eye(DIMENSION)), expected.encode(torch.eye(DIMENSION))
     )
-    assert scalars == {"mstep/pairs": 5, "mstep/strongest_attenuation": float(expected.factors.min())}
+    assert scalars == {"em/pairs": 5, "em/strongest_attenuation": float(expected.factors.min())}
 
 
 def test_a_round_forgets_the_one_before_unless_it_has_no_pair():
@@ -66,7 +67,7 @@ def test_a_round_forgets_the_one_before_unless_it_has_no_pair():
     step(learner, labels_of([4, 4, 6]))
     step(fresh, labels_of([4, 4, 6]))
     torch.testing.assert_close(learner.adapter.state_dict(), fresh.adapter.state_dict(), rtol=0, atol=0)
-    assert step(learner, labels_of([-1, -1]))["mstep/pairs"] == 0
+    assert step(learner, labels_of([-1, -1]))["em/pairs"] == 0
     torch.testing.assert_close(learner.adapter.state_dict(), fresh.adapter.state_dict(), rtol=0, atol=0)
 
 
@@ -76,7 +77,7 @@ def test_many_pairs_are_sampled_by_the_rounds_generator(monkeypatch):
     factors = []
     for seed in (0, 0, 1):
         learner = new_learner()
-        assert step(learner, labels, seed)["mstep/pairs"] == 20
+        assert step(learner, labels, seed)["em/pairs"] == 20
         factors.append(learner.adapter.factors)
     assert torch.equal(factors[0], factors[1])
     assert not torch.equal(factors[0], factors[2])

@@ -45,35 +45,35 @@ def test_steps_lower_the_loss_and_say_so():
     for done in scalars:
         parts = [v for k, v in done.items() if k.startswith("loss/") and k != "loss/loss"]
         assert done["loss/loss"] == pytest.approx(sum(parts), rel=1e-5)
-        assert done["mstep/gradient_norm"] > 0
-        assert done["mstep/pairs"] == 5 * 8
+        assert done["em/gradient_norm"] > 0
+        assert done["em/pairs"] == 5 * 8
 
 
 def test_a_whole_batch_takes_every_row_in_every_step():
     labels = labels_of(threshold=0.95)
     assert 0 < len(labels.pairs()[0]) < 24
     scalars = step(new_learner(whole_batch=True), labels)
-    assert scalars["mstep/pairs"] == 5 * len(labels.pairs()[0])
+    assert scalars["em/pairs"] == 5 * len(labels.pairs()[0])
 
 
 def test_no_pair_is_no_step():
     learner = new_learner()
     before = {name: value.clone() for name, value in learner.objective.state_dict().items()}
     scalars = step(learner, labels_of(threshold=1.0))
-    assert (scalars["mstep/pairs"], scalars["mstep/gradient_norm"]) == (0, 0)
+    assert (scalars["em/pairs"], scalars["em/gradient_norm"]) == (0, 0)
     torch.testing.assert_close(dict(learner.objective.state_dict()), before, rtol=0, atol=0)
 
 
 def test_adam_and_a_fixed_temperature():
     learner = new_learner(optimizer="adam", objective={"learn_temperature": False, "temperature": 0.05})
-    assert step(learner)["mstep/temperature"] == pytest.approx(0.05)
+    assert step(learner)["em/temperature"] == pytest.approx(0.05)
     assert type(learner.optimizer) is torch.optim.Adam
     assert type(new_learner().optimizer) is torch.optim.AdamW
 
 
 def test_gradients_are_clipped_before_a_step():
     learner = new_learner(clip_value=1e-6, steps_per_round=1)
-    assert step(learner)["mstep/gradient_norm"] > 1e-3  # as it was before clipping
+    assert step(learner)["em/gradient_norm"] > 1e-3  # as it was before clipping
     largest = max(p.grad.abs().max().item() for p in learner.objective.parameters())
     assert largest == pytest.approx(1e-6)
 

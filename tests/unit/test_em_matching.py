@@ -61,6 +61,9 @@ def test_pseudo_labels_equal_a_dense_oracle(sizes, scores, match):
     np.testing.assert_allclose(
         labels.cosine, cosine[np.arange(len(query)), labels.best_of_query], rtol=1e-5, atol=1e-6
     )
+    assert len(labels.examples) == min(6, sizes[0])
+    for row, *shown in labels.examples:
+        np.testing.assert_array_equal(shown, np.argsort(-score[row], kind="stable")[:5])
     if sizes[1] > 1:
         second, best = np.sort(score / (2 if scores == "csls" else 1), axis=1)[:, -2:].T
         np.testing.assert_allclose(labels.margin, best - second, atol=1e-5)

@@ -19,6 +19,7 @@ def labels(best_of_query, best_of_reference, **changes):
             "best_of_reference": best_r,
             "cosine": np.ones(len(best_q), np.float32),
             "margin": np.linspace(0, 1, len(best_q), dtype=np.float32),
+            "examples": np.zeros((0, 1), np.int64),
             **changes,
         }
     )

@@ -15,6 +15,7 @@ from PIL import Image
 from cvgl_ray.catalog.synthetic.flight import render_place
 from cvgl_ray.catalog.synthetic.sensor import Picture
 from cvgl_ray.errors import InputError
+from cvgl_ray.progress import progress
 
 GENERATOR = 1  # to be raised whenever the same parameters would give other pictures
 MARKER = "world.json"
@@ -76,15 +77,20 @@ def write_world(
         return
     _write_bytes(root / MARKER, _marker(parameters, complete=False))
     jobs = list(_jobs(root, places, test_places, distractors, views, image_size, seed))
-    if processes == 1:
-        for job in jobs:
-            _write_place(job)
-    else:
-        # Spawned, not forked: the caller may hold threads and locks.
-        with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(_write_place, jobs):
-                pass
+    with progress("rendering", len(jobs), "places") as advance:
+        for _ in _written(jobs, processes):
+            advance(1)
     _write_bytes(root / MARKER, _marker(parameters, complete=True))
+
+
+def _written(jobs: list[Job], processes: int) -> Iterator[None]:
+    """Write all places, yielding after each."""
+    if processes == 1:
+        yield from map(_write_place, jobs)
+        return
+    # Spawned, not forked: the caller may hold threads and locks.
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_write_place, jobs)
 
 
 def _check_range(numbers: dict[str, int]) -> None:
