@@ -201,8 +201,10 @@ def test_a_configuration_is_frozen():
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
 def test_every_experiment_loads(path):
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    if "configurations" not in tree:
+    if "parts" not in tree:
         load_config(path)
+    for overrides in tree.get("parts", {}).values():
+        load_config(None, tuple(overrides))
     if "tune" in tree:
         assert len(candidates(load_sweep(path))) == tree["tune"]["trials"]
     for items in tree.get("configurations", {}).values():  # of a grid: overrides, and names of more of them
