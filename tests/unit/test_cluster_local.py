@@ -51,7 +51,7 @@ def run(tmp_path: Path, calls: Path) -> Iterator[Run]:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
 
