@@ -174,7 +174,7 @@ class EStep(Section):
     match: Literal["argmax", "mutual"] = "mutual"  # whether both sides must agree
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
     first_share: Fraction = 0.7  # of the matched queries, the surest, count in round 1; evenly up to all
-    index: str = "Flat"  # exact, or a faiss index_factory string; for neighbourhood = 0
+    index: str = "Flat"  # exact, or a faiss string as "IVF2048,Flat;nprobe=32"; for neighbourhood = 0
 
     @model_validator(mode="after")
     def _neighbourhood_fits(self) -> "EStep":
