@@ -18,7 +18,7 @@ import click
 import numpy as np
 from ablation import load_features, recalls
 from policies_retrieval import OPTIONS
-from policies_rounds import POLICIES, adapt
+from policies_rounds import adapt, policies
 
 from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.table import Catalog, concat
@@ -65,7 +65,9 @@ def policy_figures(catalog: Catalog, tables: Tables, config: Config, share: floa
             for features in views_of(catalog.select(split="train"), tables, config)
         ]
         models: dict[str, ViewCentred] = {"the product (em.loop)": product(trained[0], trained[1], config)}
-        models |= {name: adapt(trained[0], trained[1], config, policy) for name, policy in POLICIES.items()}
+        models |= {
+            name: adapt(trained[0], trained[1], config, policy) for name, policy in policies(config).items()
+        }
         for name, model in models.items():
             found = recalls(catalog, tables, config, model, (trained[0], trained[1]))
             figures.setdefault(name, []).append(float(np.mean(found)))
@@ -144,7 +146,7 @@ def main(
     grid: Path, parts: tuple[str, ...], base: str | None, overrides: tuple[str, ...], output: Path, draws: int
 ) -> None:
     """Print the tables of the feature sets PARTS, parts of GRID, whose features are in OUTPUT."""
-    policies: dict[str, list[Figures]] = {part: [] for part in parts}
+    rounds: dict[str, list[Figures]] = {part: [] for part in parts}
     options: dict[str, list[Figures]] = {}
     for part in parts:
         config = load_config(base, (*overrides, *read_part(grid, part)))
@@ -152,10 +154,10 @@ def main(
         catalog, tables = load_features(config.dataset, config.backbone, config.pretransform, root)
         tables = spanned(tables)
         for share in SHARES:
-            policies[part].append(policy_figures(catalog, tables, config, share, draws))
+            rounds[part].append(policy_figures(catalog, tables, config, share, draws))
             click.echo(f"{part}: policies, {100 * share:.0f} % of the images", err=True)
         options[part] = [retrieval_figures(catalog, tables, config, draws)]
-    click.echo("\n".join(markdown("policy", policies, [f"{100 * share:.0f} %" for share in SHARES])))
+    click.echo("\n".join(markdown("policy", rounds, [f"{100 * share:.0f} %" for share in SHARES])))
     click.echo("\n".join(["", *markdown("unseen places", options, ["all"])]))
 
 

@@ -4,7 +4,7 @@ What the product has is taken from it; a function here is something it does not 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -31,7 +31,7 @@ def _csls(cosines: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Policy:
-    """How the rounds are done; every default is the product's.
+    """How the rounds are done, where the product has no word for it.
 
     neighbourhood: weight of the neighbours' matches
     reciprocal: a pair counts where its query is among so many times the queries that its reference has room
@@ -45,15 +45,15 @@ class Policy:
     everywhere: siblings are looked for though the views tell of one image a place
     """
 
+    neighbourhood: float
+    shares: tuple[float, float]
+    rounds: int
+    siblings: float
     scores: Scores = _csls
-    neighbourhood: float = 0.2
     reciprocal: int = 1
-    shares: tuple[float, float] = (0.5, 1.0)
-    rounds: int = 3
     confidence: bool = False
     temperature: float = 0.0
     momentum: float = 0.0
-    siblings: float = 0.5
     vote: float = 0.0
     everywhere: bool = False
 
@@ -158,33 +158,48 @@ def _differences(views: Pair, scores: torch.Tensor, share: float, policy: Policy
     return differences
 
 
-POLICIES = {
-    "the product's (rounds of this file)": Policy(),
-    "no round: centred features": Policy(rounds=0),
-    "cosine": Policy(cosine),
-    **{f"inverted softmax, {t}": Policy(partial(inverted_softmax, temperature=t)) for t in (0.1, 0.3, 1.0)},
-    **{f"Sinkhorn, {t}": Policy(partial(balanced, temperature=t)) for t in (0.1, 0.3, 1.0)},
-    "Sinkhorn with dustbin, 0.3": Policy(partial(with_dustbin, temperature=0.3)),
-    "CSLS, alone": Policy(neighbourhood=0),
-    "cosine, alone": Policy(cosine, neighbourhood=0),
-    "inverted softmax, 0.3, alone": Policy(partial(inverted_softmax, temperature=0.3), neighbourhood=0),
-    "Sinkhorn, 0.3, alone": Policy(partial(balanced, temperature=0.3), neighbourhood=0),
-    "Sinkhorn with dustbin, 0.3, alone": Policy(partial(with_dustbin, temperature=0.3), neighbourhood=0),
-    "argmax": Policy(reciprocal=0),
-    "2-reciprocal": Policy(reciprocal=2),
-    "3-reciprocal": Policy(reciprocal=3),
-    "all matched from the first round on": Policy(shares=(1.0, 1.0)),
-    "widest 70 % in every round": Policy(shares=(0.7, 0.7)),
-    "first the widest 30 %": Policy(shares=(0.3, 1.0)),
-    "confidence weights": Policy(confidence=True),
-    "soft targets, 0.1": Policy(temperature=0.1),
-    "soft targets, 0.3": Policy(temperature=0.3),
-    "6 rounds": Policy(rounds=6),
-    "teacher, momentum 0.5": Policy(momentum=0.5),
-    "teacher, momentum 0.5, 6 rounds": Policy(rounds=6, momentum=0.5),
-    "no siblings": Policy(siblings=0.0),
-    "siblings weigh 1": Policy(siblings=1.0),
-    "siblings in every view": Policy(everywhere=True),
-    "a sibling's vote": Policy(vote=1.0),
-    "a sibling's vote in every view": Policy(vote=1.0, everywhere=True),
-}
+def policies(config: Config) -> dict[str, Policy]:
+    """The rows of the table: the configured policy first, then one that does something else in its place."""
+    base = Policy(
+        neighbourhood=config.estep.neighbourhood,
+        shares=(config.estep.first_share, 1.0),
+        rounds=config.mstep.rounds,
+        siblings=config.adapter.siblings,
+    )
+    return {
+        "the product's (rounds of this file)": base,
+        "no round: centred features": replace(base, rounds=0),
+        "cosine": replace(base, scores=cosine),
+        **{
+            f"inverted softmax, {t}": replace(base, scores=partial(inverted_softmax, temperature=t))
+            for t in (0.1, 0.3, 1.0)
+        },
+        **{f"Sinkhorn, {t}": replace(base, scores=partial(balanced, temperature=t)) for t in (0.1, 0.3, 1.0)},
+        "Sinkhorn with dustbin, 0.3": replace(base, scores=partial(with_dustbin, temperature=0.3)),
+        "CSLS, alone": replace(base, neighbourhood=0),
+        "cosine, alone": replace(base, scores=cosine, neighbourhood=0),
+        "inverted softmax, 0.3, alone": replace(
+            base, scores=partial(inverted_softmax, temperature=0.3), neighbourhood=0
+        ),
+        "Sinkhorn, 0.3, alone": replace(base, scores=partial(balanced, temperature=0.3), neighbourhood=0),
+        "Sinkhorn with dustbin, 0.3, alone": replace(
+            base, scores=partial(with_dustbin, temperature=0.3), neighbourhood=0
+        ),
+        "argmax": replace(base, reciprocal=0),
+        "2-reciprocal": replace(base, reciprocal=2),
+        "3-reciprocal": replace(base, reciprocal=3),
+        "all matched from the first round on": replace(base, shares=(1.0, 1.0)),
+        "widest 70 % in every round": replace(base, shares=(0.7, 0.7)),
+        "first the widest 30 %": replace(base, shares=(0.3, 1.0)),
+        "confidence weights": replace(base, confidence=True),
+        "soft targets, 0.1": replace(base, temperature=0.1),
+        "soft targets, 0.3": replace(base, temperature=0.3),
+        "6 rounds": replace(base, rounds=6),
+        "teacher, momentum 0.5": replace(base, momentum=0.5),
+        "teacher, momentum 0.5, 6 rounds": replace(base, rounds=6, momentum=0.5),
+        "no siblings": replace(base, siblings=0.0),
+        "siblings weigh 1": replace(base, siblings=1.0),
+        "siblings in every view": replace(base, everywhere=True),
+        "a sibling's vote": replace(base, vote=1.0),
+        "a sibling's vote in every view": replace(base, vote=1.0, everywhere=True),
+    }
