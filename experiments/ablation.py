@@ -93,9 +93,11 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
     catalog, tables = load_features(config.dataset, config.backbone, config.pretransform, root)
     query, reference = (
         drawn(
-            select(tables[view], catalog.select(view=view, split="train").image_ids), share, config.run.seed
+            select(tables[view], catalog.select(view=view, split="train").image_ids),
+            share,
+            np.random.default_rng((config.run.seed, number)),  # apart, so that partners go missing
         )
-        for view in (config.dataset.query_view, config.dataset.reference_view)
+        for number, view in enumerate((config.dataset.query_view, config.dataset.reference_view))
     )
     judge = HalfModels(query, reference, config).judge if config.run.agreement else None
     learner, rounds = start(query, reference, config, judge)
@@ -120,10 +122,9 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
     }
 
 
-def drawn(table: FeatureTable, share: float, seed: int) -> np.ndarray:
-    """A random share of a view's rows; views are drawn apart, so that partners go missing."""
-    count = len(table)
-    kept = np.random.default_rng((seed, count)).permutation(count)[: round(share * count)]
+def drawn(table: FeatureTable, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A random share of a view's rows."""
+    kept = rng.permutation(len(table))[: round(share * len(table))]
     return table.features[np.sort(kept)]
 
 
