@@ -4,6 +4,8 @@ import torch
 
 from cvgl_ray.em.adapter import ViewCentred
 
+NEGLIGIBLE = 1e-10  # of the largest eigenvalue, in float32
+
 
 class Attenuation(ViewCentred):
     """Frozen feature x -> embedding z, [n, D] each: z = x - U^T (1 - f) U x, x centred by view, z normalised.
@@ -46,6 +48,6 @@ def pair_attenuation(
     _, singular, directions = torch.linalg.svd(scaled, full_matrices=False)
     eigenvalues = singular.square()
     floor = shrinkage * eigenvalues.sum() / len(eigenvalues)
-    kept = eigenvalues[:rank] > 0
+    kept = eigenvalues[:rank] > NEGLIGIBLE * eigenvalues[0]  # below are rounding's own directions
     factors = torch.sqrt(floor / ((1 - shrinkage) * eigenvalues[:rank][kept] + floor))
     return directions[:rank][kept], factors
