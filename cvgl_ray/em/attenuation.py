@@ -48,6 +48,7 @@ def pair_attenuation(
     _, singular, directions = torch.linalg.svd(scaled, full_matrices=False)
     eigenvalues = singular.square()
     floor = shrinkage * eigenvalues.sum() / len(eigenvalues)
-    kept = eigenvalues[:rank] > NEGLIGIBLE * eigenvalues[0]  # below are rounding's own directions
+    largest = eigenvalues[:1].sum()  # 0 without a pair
+    kept = eigenvalues[:rank] > NEGLIGIBLE * largest  # below are directions of rounding alone
     factors = torch.sqrt(floor / ((1 - shrinkage) * eigenvalues[:rank][kept] + floor))
     return directions[:rank][kept], factors
