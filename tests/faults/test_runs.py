@@ -18,7 +18,7 @@ from tiny import PLACES, SMALL, write_places
 
 from cvgl_ray.em.bundle import load_bundle
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROUNDS = 30
 # One image a batch and a part a batch: a run is interrupted amid many of them.
