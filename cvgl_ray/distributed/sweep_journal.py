@@ -95,7 +95,7 @@ class Journal(tune.Callback):
         self._append(
             number,
             rounds=result[ROUNDS],
-            scalars={name: v for name, v in result.items() if name.split("/")[0] in ("em", "loss", "mstep")},
+            scalars={name: v for name, v in result.items() if name.split("/")[0] in ("em", "labels", "loss")},
             seconds=round(result["time_total_s"], 2),
         )
 
