@@ -108,7 +108,7 @@ def test_a_linear_training_survives_each_loss_bit_for_bit(tmp_path: Path) -> Non
     assert_same(disturbed(config, tmp_path, faults), undisturbed(two_views(), config)[0].state_dict())
     scalars = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     e_steps, m_steps = (
-        [event.value for event in scalars.Scalars(f"time/{name}_s")] for name in ("e_step", "m_steps")
+        [event.value for event in scalars.Scalars(f"time/{name}_s")] for name in ("e_step", "m_step")
     )
     assert np.median(m_steps) > np.median(e_steps)
     assert max(e_steps) > QUIET_S  # the one in which the index actor was lost
