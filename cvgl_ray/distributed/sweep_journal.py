@@ -16,9 +16,8 @@ from typing import Any, Literal
 
 from ray import tune
 
-from cvgl_ray.em.learner import SLACK
-from cvgl_ray.em.selection import CHOICE
-from cvgl_ray.errors import InputError
+from cvgl_ray.em.selection import CHOICE, keeps_up
+from cvgl_ray.errors import InputError, chain
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class Record:
         kept, highest = None, -math.inf
         for _, scalars in sorted(self.reports.items()):
             score = float(scalars[SCORE])
-            if score >= highest - SLACK:
+            if keeps_up(score, highest):
                 kept, highest = score, max(highest, score)
         return kept
 
@@ -129,9 +128,8 @@ class Journal(tune.Callback):
 
 def _reason(error: BaseException | None) -> str:
     """The sentence of the InputError behind a trial's failure, else the failure's last line."""
-    cause, last = error, error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        last, cause = cause, cause.__cause__ or getattr(cause, "cause", None)
+    last = error
+    for last in chain(error) if error else ():
+        if isinstance(last, InputError):
+            return str(last)
     return (str(last).strip().splitlines() or ["unknown"])[-1]

@@ -23,7 +23,7 @@ from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.bundle import Bundle
 from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
-from cvgl_ray.errors import InputError
+from cvgl_ray.errors import InputError, chain
 from cvgl_ray.features.store import FeatureTable
 from cvgl_ray.run_folder import RunFolder
 
@@ -176,14 +176,4 @@ def _resources(config: Config) -> dict[str, float]:
 
 def _cause(error: ray.train.TrainingFailedError) -> Exception:
     """The InputError or OSError (a full disk) behind the end of a run, if any, else the error itself."""
-    failures = (
-        list(error.worker_failures.values()) if isinstance(error, ray.train.WorkerGroupError) else [error]
-    )
-    for failure in failures:
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, InputError | OSError):
-                return cause
-            inner = (getattr(cause, name, None) for name in ("__cause__", "cause", "controller_failure"))
-            cause = next(filter(None, inner), None)
-    return error
+    return next((cause for cause in chain(error) if isinstance(cause, InputError | OSError)), error)

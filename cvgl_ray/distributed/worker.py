@@ -42,9 +42,7 @@ def worker(arguments: dict[str, Any]) -> None:
         learner,
         query,
         reference,
-        estep=config.estep,
-        rounds=config.mstep.rounds,
-        seed=config.run.seed,
+        config,
         matcher=actor_matcher(arguments["actor"], arguments["features"]),
         judge=judge,
     )

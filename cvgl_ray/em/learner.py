@@ -9,8 +9,7 @@ import torch
 
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.matching import PseudoLabels
-
-SLACK = 0.02  # of the score: about the chance of a few hundred rows
+from cvgl_ray.em.selection import keeps_up
 
 
 class Learner(ABC):
@@ -45,12 +44,9 @@ class Learner(ABC):
         }
 
     def keep_best(self, scores: dict[str, float]) -> None:
-        """Remember the present adapter and labels unless their "score" is clearly behind an earlier round's.
-
-        Later rounds are preferred: a small difference of two scores is chance, a collapse is none.
-        """
+        """Remember the present adapter and labels if their "score" keeps up with the earlier rounds'."""
         highest = -math.inf if self.best is None else self.best["highest"]
-        if scores["score"] >= highest - SLACK:
+        if keeps_up(scores["score"], highest):
             assert self.labels is not None
             self.best = {
                 "adapter": {name: value.clone() for name, value in self.adapter.state_dict().items()},

@@ -73,9 +73,7 @@ def start(
         learner,
         query,
         reference,
-        estep=config.estep,
-        rounds=config.mstep.rounds,
-        seed=config.run.seed,
+        config,
         matcher=local_matcher(config.estep, graphs),
         judge=judge,
     )
@@ -117,10 +115,8 @@ def run_rounds(
     learner: Learner,
     query: np.ndarray,
     reference: np.ndarray,
+    config: Config,
     *,
-    estep: EStep,
-    rounds: int,
-    seed: int,
     matcher: Matcher,
     judge: Judge | None = None,
 ) -> Iterator[Round]:
@@ -130,9 +126,10 @@ def run_rounds(
     judge: scores the model after each round and so chooses the one to keep (one worker's is enough).
     Raises InputError when the embeddings or the loss are not finite.
     """
+    estep, rounds = config.estep, config.mstep.rounds
     while learner.rounds_done < rounds:
         number = learner.rounds_done
-        rng = np.random.default_rng((seed, number))
+        rng = np.random.default_rng((config.run.seed, number))
         started = time.perf_counter()
         kept = share_of_round(estep.first_share, number, rounds)
         rows = replace(embed_share(learner, query, reference, estep, rng), share=kept)

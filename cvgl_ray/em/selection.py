@@ -4,6 +4,7 @@ import numpy as np
 
 from cvgl_ray.em.matching import PseudoLabels, is_mutual
 
+SLACK = 0.02  # of the score: about the chance of a few hundred rows
 CHOICE = "score"  # the score by which a sweep prefers one configuration to another; higher is better
 
 
@@ -29,6 +30,14 @@ def label_free_scores(labels: PseudoLabels, previous: PseudoLabels | None = None
     if previous is not None and _same_rows(previous, labels):
         scores["churn"] = float((previous.best_of_query != best).mean())
     return scores
+
+
+def keeps_up(score: float, highest: float) -> bool:
+    """Whether a round takes the place of the one kept so far: it is not clearly behind the highest score.
+
+    Later rounds are preferred: a small difference of two scores is chance, a collapse is none.
+    """
+    return score >= highest - SLACK
 
 
 def _same_rows(one: PseudoLabels, other: PseudoLabels) -> bool:

@@ -74,9 +74,7 @@ def rounds_of(learner, config=LINEAR, features=None):
         learner,
         query,
         reference,
-        estep=config.estep,
-        rounds=config.mstep.rounds,
-        seed=config.run.seed,
+        config,
         matcher=local_matcher(config.estep, graphs),
     )
 

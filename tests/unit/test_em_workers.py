@@ -102,11 +102,7 @@ def training(overrides):
         parts = [np.concatenate([getattr(s, view) for s in shares]) for view in ("query", "reference")]
         return match_rows(*parts, rows, config.estep, graphs)
 
-    rounds = list(
-        run_rounds(
-            learner, query, reference, estep=config.estep, rounds=config.mstep.rounds, seed=0, matcher=matcher
-        )
-    )
+    rounds = list(run_rounds(learner, query, reference, config, matcher=matcher))
     numbers = [{k: v for k, v in done.scalars.items() if not k.startswith("time/")} for done in rounds]
     return {
         "scalars": {key: torch.tensor([each[key] for each in numbers]) for key in numbers[0]},
