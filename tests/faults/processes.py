@@ -9,15 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-Found = TypeVar("Found")
+from tiny import QUICK_RAY
 
-# Ray Train looks after its workers every 2 s by default; the faults are many and the tests' time is short.
-ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",
-}
+Found = TypeVar("Found")
 
 
 def below(ancestor: int) -> Iterator[tuple[int, str]]:
@@ -69,7 +63,7 @@ def start(*arguments: str | Path, prelude: str = "", address: str = "") -> subpr
     joined = {"RAY_AUTH_MODE": "token"} if address else {}
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments), *(["--address", address] if address else [])],
-        env=os.environ | ENVIRONMENT | joined,
+        env=os.environ | QUICK_RAY | joined,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

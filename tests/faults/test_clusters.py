@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import ENVIRONMENT, awaited, below, checkpoints, end, finish, named
+from processes import awaited, below, checkpoints, end, finish, named
 from tables import assert_same, on_ray, two_views, undisturbed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import QUICK_RAY
 
 from cvgl_ray.config import load_config
 
@@ -29,7 +30,7 @@ def test_a_cluster_of_its_own(fault: str, tmp_path: Path) -> None:
             str(tmp_path),
         ],
         cwd=Path(__file__).parent,
-        env=os.environ | ENVIRONMENT | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+        env=os.environ | QUICK_RAY | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

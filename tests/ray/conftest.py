@@ -1,23 +1,15 @@
-"""One local cluster of two CPUs for all tests that need Ray."""
+"""All tests here run on the shared cluster; some look at one finished training."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny import PLACES, configured, write_places
 
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-
 
 @pytest.fixture(scope="session", autouse=True)
-def cluster() -> Iterator[None]:
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=200_000_000)
+def on_the_cluster(cluster: str) -> Iterator[None]:
     yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
