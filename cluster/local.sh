@@ -79,10 +79,13 @@ up() {
   start head --head --port="$port" --num-cpus=0 --temp-dir="$folder/ray" --ray-client-server-port=$((port + 1)) \
     --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port"
   await head
-  for node in worker-1 worker-2; do # one after the other: two at a time choose the same socket names
-    start "$node" --address="127.0.0.1:$port" --num-cpus="$worker_cpus"
-    await "$node"
+  # A folder of its own for each, as on machines of their own: nodes that unpack a job's working directory in the
+  # same folder take it from under each other's processes.
+  for node in worker-1 worker-2; do
+    start "$node" --address="127.0.0.1:$port" --num-cpus="$worker_cpus" --temp-dir="$folder/${node/worker/ray}"
   done
+  await worker-1
+  await worker-2
   echo "cluster:   head and 2 workers with $worker_cpus CPUs each; logs in $folder"
   echo "dashboard: http://127.0.0.1:$dashboard_port (token: $RAY_AUTH_TOKEN_PATH)"
   echo "next:      cluster/local.sh submit --set dataset.root=/DATA --output DIR"
