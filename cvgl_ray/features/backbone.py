@@ -17,6 +17,9 @@ from cvgl_ray.features.pretransform import Pretransform, central_crop, orient, p
 
 Layer = Literal["final"] | int
 FACETS = {"query": 0, "key": 1, "value": 2}  # their order in timm's fused qkv projection
+# Images at a time on a CPU. The maps of many outgrow its cache, and memory above 32 MiB is asked of the
+# system anew each time: 64 take a MobileNet twice as long (experiments/LOG.md).
+CPU_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class FrozenBackbone:
             batch = (batch.to(torch.float32) / 255 - self._mean) / self._std
             for turned in orient(batch, pretransform):
                 turned = turned.to(self.dtype, memory_format=torch.channels_last)
-                total = total + self._forward(turned)
+                parts = turned.split(CPU_IMAGES if self.device.type == "cpu" else len(turned))
+                total = total + torch.cat([self._forward(part) for part in parts])
         features = F.normalize(total, dim=-1).cpu().numpy()
         if not np.isfinite(features).all():  # before they reach the store, where they would count as done
             raise InputError(
