@@ -11,6 +11,7 @@ from cvgl_ray.distributed.extract import extract
 from cvgl_ray.em.bundle import load_bundle
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.search import check_k, top_k
+from cvgl_ray.features.recipe import check_recipes
 
 
 def localize(
@@ -42,6 +43,7 @@ def localize(
     )
     session.connect(address)
     found = extract(concat([asked, gallery]), bundle.config, cache, cache / "rejected.parquet")
+    check_recipes(bundle.recipes, found.recipes, bundle_folder)  # the checkpoint's file may be another by now
     for rejected in found.rejected:
         if rejected["view"] == dataset.query_view:
             raise InputError(f"query image {rejected['uri']} cannot be used: {rejected['reason']}")

@@ -24,11 +24,12 @@ _ENVIRONMENT = {
 }
 
 
-def connect(address: str = "") -> None:
+def connect(address: str = "", *, dashboard: bool = False) -> None:
     """Join the cluster at `address`, else the one this process was submitted to, else start one here.
 
-    A process that is already connected keeps its connection. Raises InputError for an address without a
-    cluster.
+    A process that is already connected keeps its connection. dashboard: of a cluster that is started here; it
+    costs seconds of CPU, and Ray Train frees what a killed training had reserved only by asking it.
+    Raises InputError for an address without a cluster.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -37,12 +38,11 @@ def connect(address: str = "") -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
-        # What workers print stays in Ray's log files: their errors come back by themselves. A cluster started
-        # here ends with this process: its dashboard would only cost seconds of CPU.
+        # What workers print stays in Ray's log files: their errors come back by themselves.
         with _quiet_stderr():
             ray.init(
                 address=address or None,
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )

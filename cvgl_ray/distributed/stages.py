@@ -18,7 +18,8 @@ from cvgl_ray.distributed.tensorboard import write_evaluation, write_training
 from cvgl_ray.distributed.train import train
 from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.store import FeatureTable, fingerprint, read_table, select
+from cvgl_ray.features.recipe import check_recipes
+from cvgl_ray.features.store import FeatureTable, read_table, select
 from cvgl_ray.files import write_atomically, write_json
 from cvgl_ray.run_folder import RunFolder
 
@@ -88,7 +89,7 @@ def evaluate_stage(
         bundle_folder = bundle_folder or folder.path / "bundle"
         bundle = load_bundle(bundle_folder)
         data = _features(config, folder, address)
-        _check_recipes(bundle, data.extraction.recipes, bundle_folder)
+        check_recipes(bundle.recipes, data.extraction.recipes, bundle_folder)
         return write_metrics(config, data, bundle, folder.path)
 
 
@@ -159,14 +160,3 @@ def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> d
     write_json(output / "metrics.json", report)
     write_evaluation(str(output / "tensorboard"), report, config, sheets)
     return report
-
-
-def _check_recipes(bundle: Bundle, recipes: dict[str, Any], folder: Path) -> None:
-    """Refuse to embed features that are not of the kind the adapter was trained on."""
-    for view, recipe in recipes.items():
-        trained = bundle.recipes.get(view)
-        if trained is None or fingerprint(trained) != fingerprint(recipe):
-            raise InputError(
-                f"bundle {folder} was trained on other features of view {view!r} than this configuration "
-                "makes; use the configuration that trained it"
-            )

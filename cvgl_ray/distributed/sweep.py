@@ -8,6 +8,7 @@ from typing import Any
 
 from cvgl_ray import run_folder
 from cvgl_ray.catalog import layouts
+from cvgl_ray.distributed import session
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.evaluate import evaluate_models
 from cvgl_ray.distributed.hparams import write_hparams
@@ -48,6 +49,7 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         complete = output / ".complete"
         if complete.exists():
             return finished(output)
+        session.connect(address, dashboard=True)  # a scheduler stops trials by killing them
         features = _shared_features(found, output, address)
         data = {n: features[feature_key(candidate.config)].data for n, candidate in found.items()}
         records = run_trials(sweep, found, data, output)

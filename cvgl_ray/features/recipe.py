@@ -1,12 +1,15 @@
 """From the configuration to a frozen backbone, and to the recipe that names what its features are."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cvgl_ray import config
+from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.pretransform import Pretransform
+from cvgl_ray.features.store import fingerprint
 from cvgl_ray.features.weights import build_model, weights_digest
 
 # Fields that say where the weights come from or how they are held, not which they are.
@@ -57,3 +60,13 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
         "preprocessing": {key: data[key] for key in sorted(data)},
         "pretransform": view.model_dump(mode="json", exclude=implied),
     }
+
+
+def check_recipes(trained: dict[str, Any], found: dict[str, Any], bundle: Path) -> None:
+    """Refuse features that are not of the kind that a bundle was trained on; recipes by view."""
+    for view, made in found.items():
+        if view not in trained or fingerprint(trained[view]) != fingerprint(made):
+            raise InputError(
+                f"bundle {bundle} was trained on other features of view {view!r} than are made here; use the "
+                "configuration, and the weights, that trained it"
+            )

@@ -172,3 +172,9 @@ def test_localize_names_the_place_and_its_coordinates(run: Path, places: Path, t
     assert similarities == sorted(similarities, reverse=True)
     with pytest.raises(InputError, match="k = 99 was asked of a gallery of 12"):
         localize(bundle, str(gallery), [query], 99, tmp_path)
+
+    description = json.loads((bundle / "config.json").read_text())
+    description["config"]["backbone"]["seed"] = 1  # other weights, as where a checkpoint's file was replaced
+    (bundle / "config.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="trained on other features of view 'drone' than are made here"):
+        localize(bundle, str(gallery), [query], 3, tmp_path)
