@@ -133,13 +133,18 @@ def write_features(root: Path) -> tuple[str, ...]:
     return ("dataset.layout=folders", f"dataset.root={root}", f"features.table={root / 'table.parquet'}")
 
 
-@pytest.mark.timeout(300)
-def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(tmp_path: Path) -> None:
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("trials", "concurrency"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(
+    tmp_path: Path, trials: int, concurrency: int
+) -> None:
     overrides = (
         *write_features(tmp_path / "data"),
         "mstep.rounds=2",
         "tune.scheduler=pbt",
-        "tune.trials=4",
+        f"tune.trials={trials}",
+        f"tune.concurrency={concurrency}",
+        "tune.seed=0",
         "tune.space.adapter.shrinkage={loguniform=[0.01, 1.0]}",
         "tune.space.estep.neighbours={choice=[2, 5, 10]}",
     )
@@ -147,10 +152,10 @@ def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(tmp_path: 
     sweep_stage(sweep, output)
     lines = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
     scores = {(line["trial"], line["rounds"]): line["scalars"][SCORE] for line in lines if "scalars" in line}
-    assert scores.keys() == {(trial, rounds) for trial in range(4) for rounds in (1, 2)}
+    assert scores.keys() == {(trial, rounds) for trial in range(trials) for rounds in (1, 2)}
     [takeover] = [line for line in lines if "source" in line]
     trial, source, values = takeover["trial"], takeover["source"], takeover["values"]
-    first = [scores[number, 1] for number in range(4)]
+    first = [scores[number, 1] for number in range(trials)]
     assert (takeover["rounds"], first[trial], first[source]) == (1, min(first), max(first))
 
     # What the trial came to is what its source's state and the new values come to without Ray.
