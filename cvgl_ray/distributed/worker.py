@@ -46,7 +46,7 @@ def worker(arguments: dict[str, Any]) -> None:
         reference,
         config,
         matcher=actor_matcher(arguments["actor"], arguments["features"]),
-        judge=halves and halves.judge,
+        judge=halves.judge if halves is not None else None,
     )
     usage = Usage()
     for done in islice(rounds, max(0, arguments["until"] - learner.rounds_done)):

@@ -28,6 +28,7 @@ from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.bundle import load_bundle
 from cvgl_ray.em.loop import start
+from cvgl_ray.em.views import QUERY
 from cvgl_ray.errors import InputError
 from cvgl_ray.sweep_candidates import candidates, vary
 from cvgl_ray.sweep_config import Tune, load_sweep
@@ -144,7 +145,7 @@ def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(
         "tune.scheduler=pbt",
         f"tune.trials={trials}",
         f"tune.concurrency={concurrency}",
-        "tune.seed=0",
+        "tune.seed=1",
         "tune.space.adapter.shrinkage={loguniform=[0.01, 1.0]}",
         "tune.space.estep.neighbours={choice=[2, 5, 10]}",
     )
@@ -174,9 +175,8 @@ def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(
     # The seed is one of those where that trial is the best in the end.
     bundle = load_bundle(output / "bundle")
     assert (bundle.config.adapter, bundle.config.estep) == (now.adapter, now.estep)
-    torch.testing.assert_close(
-        bundle.adapter.state_dict(), learner.adapter.state_dict(), rtol=1e-4, atol=1e-5
-    )
+    query = torch.from_numpy(rows[0].astype(np.float32))
+    torch.testing.assert_close(bundle.adapter(query, QUERY), learner.adapter(query, QUERY), rtol=0, atol=1e-4)
     with (output / "trials.csv").open() as file:
         [chosen] = [row for row in csv.DictReader(file) if row["chosen"] == "True"]
     assert chosen["trial"] == f"trial-{trial:03d}"
