@@ -67,7 +67,7 @@ class Population(PopulationBasedTraining):
             return TrialScheduler.CONTINUE
         # Ray tells the journal after the scheduler, which needs the report of this round there.
         self.journal.on_trial_result(0, [], trial, result)
-        result = result | self.journal.records[trial.config["number"]].reports[done]
+        result = result | self.journal.records[trial.config["number"]].reports.get(done, {})
         random.seed(f"{self.sweep.tune.seed} {done}")  # Ray draws from Python's own generator
         return super().on_trial_result(tune_controller, trial, result)
 
