@@ -135,16 +135,13 @@ def write_features(root: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("trials", "concurrency"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
-def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(
-    tmp_path: Path, trials: int, concurrency: int
-) -> None:
+@pytest.mark.parametrize("trials", [2, pytest.param(4, marks=pytest.mark.slow)])  # of which two run at a time
+def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(tmp_path: Path, trials: int) -> None:
     overrides = (
         *write_features(tmp_path / "data"),
         "mstep.rounds=2",
         "tune.scheduler=pbt",
         f"tune.trials={trials}",
-        f"tune.concurrency={concurrency}",
         "tune.seed=1",
         "tune.space.adapter.shrinkage={loguniform=[0.01, 1.0]}",
         "tune.space.estep.neighbours={choice=[2, 5, 10]}",
