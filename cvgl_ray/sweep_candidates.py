@@ -75,7 +75,7 @@ def feature_key(config: Config) -> str:
 
 def swept_values(candidates: list[Candidate]) -> list[dict[str, Any]]:
     """Of each candidate the JSON values of all keys that the sweep varies, sections taken apart."""
-    keys = dict.fromkeys(key for candidate in candidates for key in _leaves(candidate.values))
+    keys = dict.fromkeys(key for candidate in candidates for key, _ in leaves(candidate.values))
     rows = []
     for candidate in candidates:
         tree = candidate.config.model_dump(mode="json")
@@ -89,20 +89,21 @@ def swept_values(candidates: list[Candidate]) -> list[dict[str, Any]]:
     return rows
 
 
+def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Key and value of all that tables within tables hold."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _merge(tree: dict[str, Any], changes: dict[str, Any]) -> None:
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(tree.get(key), dict):
             _merge(tree[key], value)
         else:
             tree[key] = value
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _draw(tune: Tune, number: int) -> Iterator[tuple[str, Any]]:

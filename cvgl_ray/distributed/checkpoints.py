@@ -55,6 +55,16 @@ def last_state(root: Path) -> dict[str, Any] | None:
     return state
 
 
+def hand_over(source: Path, target: Path) -> None:
+    """Let the training in `target` start from the last state of the one in `source`, which does not run."""
+    state = last_state(source)
+    assert state is not None
+    shutil.rmtree(target, ignore_errors=True)
+    folder = target / "checkpoint_0"  # before all times
+    folder.mkdir(parents=True)
+    save_checkpoint(state, folder)
+
+
 def latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
     """Of the last round that these workers or their predecessors reported, else what the run started from."""
     checkpoint = ray.train.get_checkpoint()

@@ -13,7 +13,7 @@ from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.evaluate import evaluate_models
 from cvgl_ray.distributed.hparams import write_hparams
 from cvgl_ray.distributed.stages import finished, load_features, training_tables, write_metrics
-from cvgl_ray.distributed.sweep_journal import SCORE, Record
+from cvgl_ray.distributed.sweep_journal import SCORE, Record, state_folder
 from cvgl_ray.distributed.sweep_trials import run_trials
 from cvgl_ray.distributed.train import Trained, collect
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
@@ -26,6 +26,7 @@ from cvgl_ray.evaluation.sweep_report import TrialRow
 from cvgl_ray.files import write_atomically, write_text
 from cvgl_ray.sweep_candidates import Candidate, candidates, feature_key, swept_values
 from cvgl_ray.sweep_config import Sweep
+from cvgl_ray.sweep_population import check_population, in_force
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
     complete one returns at once. Returns metrics.json's tree. Raises InputError for an impossible candidate
     before anything starts, and where no trial ends well.
     """
+    if sweep.tune.scheduler == "pbt":
+        check_population(sweep)
     found = {candidate.number: candidate for candidate in candidates(sweep)}
     with run_folder.locked(output):
         run_folder.claim(output, sweep.base, sweep.tune.model_dump(mode="json", exclude={"concurrency"}))
@@ -53,8 +56,9 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         features = _shared_features(found, output, address)
         data = {n: features[feature_key(candidate.config)].data for n, candidate in found.items()}
         records = run_trials(sweep, found, data, output)
+        found = in_force(sweep, found, {n: record.values for n, record in records.items()})
         best = found[choose(records)]
-        trained = _trained(best, features, output)
+        trained = _trained(best, records, features, output)
         save_bundle(output / "bundle", trained.bundle, trained.pairs)
         rows = _rows(found, records, best)
         _write_trials(output, rows)
@@ -92,9 +96,12 @@ def _shared_features(found: Mapping[int, Candidate], output: Path, address: str)
     return shared
 
 
-def _trained(candidate: Candidate, features: Mapping[str, Features], output: Path) -> Trained:
+def _trained(
+    candidate: Candidate, records: Mapping[int, Record], features: Mapping[str, Features], output: Path
+) -> Trained:
     """A complete trial's result, from its last checkpoint."""
-    state = last_state(output / "trials" / candidate.name)
+    number = candidate.number
+    state = last_state(output / "trials" / state_folder(number, records[number].taken_at))
     assert state is not None
     shared = features[feature_key(candidate.config)]
     return collect(state, shared.data, candidate.config, shared.recipes)
@@ -136,7 +143,9 @@ def _figures_by_labels(
     figures: dict[str, dict[str, Metrics]] = {}
     for key in features:
         models: dict[str, Retriever | None] = {
-            candidate.name: _trained(candidate, features, output).bundle.retriever(candidate.config.retrieval)
+            candidate.name: _trained(candidate, records, features, output).bundle.retriever(
+                candidate.config.retrieval
+            )
             for candidate in complete
             if feature_key(candidate.config) == key
         }

@@ -18,6 +18,7 @@ from ray import tune
 
 from cvgl_ray.em.selection import CHOICE, keeps_up
 from cvgl_ray.errors import InputError, chain
+from cvgl_ray.sweep_candidates import trial_name
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,16 @@ Ending = Literal["complete", "stopped", "failed"]
 
 @dataclass
 class Record:
-    """A trial so far: its reports by rounds done (scalars by TensorBoard's names), and how it ended."""
+    """A trial so far: its reports by rounds done (scalars by TensorBoard's names), and how it ended.
+
+    After a takeover the reports up to it are those of the trial whose state was taken.
+    """
 
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
     ended: Ending | None = None
     reason: str = ""  # of a failure
+    taken_at: int = 0  # rounds done at the last takeover
+    values: dict[str, Any] | None = None  # of the swept keys since then
 
     @property
     def rounds(self) -> int:
@@ -49,10 +55,14 @@ class Record:
                 kept, highest = score, max(highest, score)
         return kept
 
-    def take(self, line: dict[str, Any]) -> None:
-        """Add what a line of the journal says."""
+    def take(self, line: dict[str, Any], records: Mapping[int, "Record"]) -> None:
+        """Add what a line of the journal says; records: of all trials before it."""
         if "scalars" in line:
             self.reports[line["rounds"]] = line["scalars"]
+        elif "source" in line:
+            self.taken_at, self.values = line["rounds"], line["values"]
+            earlier = records[line["source"]].reports.items()
+            self.reports = {number: scalars for number, scalars in earlier if number <= self.taken_at}
         else:
             self.ended, self.reason = line["ended"], line["reason"]
 
@@ -64,7 +74,7 @@ def read_journal(path: Path) -> dict[int, Record]:
     for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             line = json.loads(text)
-            records.setdefault(line["trial"], Record()).take(line)
+            records.setdefault(line["trial"], Record()).take(line, records)
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: line {number} is no report; remove the folder to start over"
@@ -108,6 +118,12 @@ class Journal(tune.Callback):
         """A trial has failed for good."""
         self._append(trial.config["number"], ended="failed", reason=_reason(trial.get_pickled_error()))
 
+    def take_over(self, number: int, source: int, values: dict[str, Any]) -> None:
+        """A trial goes on from another's state after its last report, with new values of the swept keys."""
+        rounds = self.records[source].rounds
+        self._append(number, source=source, rounds=rounds, values=values)
+        log.info("after %d rounds trial %03d goes on from %03d with %s", rounds, number, source, values)
+
     def _append(self, number: int, **what: Any) -> None:
         line = {"trial": number, **what, "time": round(time.time(), 2)}
         with self.path.open("a") as file:
@@ -115,7 +131,7 @@ class Journal(tune.Callback):
             file.flush()
             os.fsync(file.fileno())
         record = self.records.setdefault(number, Record())
-        record.take(line)
+        record.take(line, self.records)
         if record.ended:
             ended = sum(bool(record.ended) for record in self.records.values())
             result = (
@@ -124,6 +140,11 @@ class Journal(tune.Callback):
                 else record.reason
             )
             log.info("%d of %d trials: %03d %s, %s", ended, len(self.rounds), number, record.ended, result)
+
+
+def state_folder(number: int, taken_at: int) -> str:
+    """Where a trial's checkpoints lie; those after a takeover apart from those before it."""
+    return trial_name(number) + (f".{taken_at}" if taken_at else "")
 
 
 def _reason(error: BaseException | None) -> str:

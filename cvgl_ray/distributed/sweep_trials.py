@@ -1,29 +1,23 @@
-"""The trials of a sweep: Ray Tune decides which go on, each is a Ray Train run that reports every round."""
+"""The trials of a sweep: Ray Tune decides which go on, what each does is in `trial`."""
 
 import logging
 import os
-import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ray.train
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.util.queue import Empty, Queue
 
-from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.sweep_journal import ROUNDS, SCORE, Journal, Record, read_journal
-from cvgl_ray.distributed.train import fit_on_workers
+from cvgl_ray.distributed.sweep_pbt import Population
 from cvgl_ray.distributed.training_data import TrainingData
-from cvgl_ray.em.selection import CHOICE
+from cvgl_ray.distributed.trial import run_trial
 from cvgl_ray.sweep_candidates import Candidate, trial_name
 from cvgl_ray.sweep_config import Sweep, Tune
+from cvgl_ray.sweep_population import in_force
 
 JOURNAL = "trials.jsonl"
 
@@ -36,27 +30,34 @@ def run_trials(
     data: by candidate, the features that it learns from.
     """
     journal = Journal(output / JOURNAL, {n: c.config.mstep.rounds for n, c in found.items()})
+    found = in_force(sweep, found, {n: record.values for n, record in journal.records.items()})
     left = [n for n in found if n not in journal.records or journal.records[n].ended in (None, "failed")]
     if not left:
         return journal.records
     concurrent, threads = _room(sweep)
+    population = sweep.tune.scheduler == "pbt"
     _quiet()
     trial = tune.with_parameters(
-        _trial,
+        run_trial,
+        base=sweep.base,
         configs={n: found[n].config for n in left},
         data={n: data[n] for n in left},
         output=output.resolve(),
         threads=threads,
+        interval=sweep.tune.interval_rounds if population else 0,
     )
     tune.Tuner(
         # Its workers reserve their own CPUs. Ray wants some resource of a trial, and a byte of memory is one.
         tune.with_resources(trial, {"memory": 1}),
         param_space={"number": tune.grid_search(left)},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler(sweep.tune, journal),
-            max_concurrent_trials=concurrent,
+            scheduler=Population(sweep, found, journal, concurrent, output / "trials")
+            if population
+            else scheduler(sweep.tune, journal),
+            max_concurrent_trials=None if population else concurrent,  # all of a population take part at once
             trial_name_creator=lambda trial: trial_name(trial.config["number"]),
             trial_dirname_creator=lambda trial: trial_name(trial.config["number"]),
+            reuse_actors=population,
         ),
         run_config=tune.RunConfig(
             storage_path=str(output.resolve()), name="tune", callbacks=[journal], verbose=0
@@ -104,59 +105,3 @@ def scheduler(settings: Tune, journal: Journal) -> FIFOScheduler:
             for done, scalars in sorted(record.reports.items()):
                 asha.on_trial_result(None, past, {ROUNDS: done, SCORE: scalars[SCORE]})  # type: ignore[arg-type]
     return asha
-
-
-class _Forward(ray.train.UserCallback):
-    """Hands each round's report to the trial; runs in Ray Train's controller, which waits if it lags."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        scalars = {name: value for name, value in metrics[0].items() if name != "histograms"}
-        self.queue.put({**scalars, ROUNDS: scalars["round"] + 1})
-
-
-def _trial(
-    settings: dict[str, Any],
-    *,
-    configs: dict[int, Config],
-    data: dict[int, TrainingData],
-    output: Path,
-    threads: int,
-) -> None:
-    """One trial: a Ray Train run that reports every round; started again, it goes on from its checkpoint."""
-    session.connect()
-    number = settings["number"]
-    name, config = trial_name(number), configs[number]
-    state = last_state(output / "trials" / name)
-    if state is not None and state["rounds_done"] >= config.mstep.rounds:  # its driver died before it knew
-        tune.report({ROUNDS: state["rounds_done"], SCORE: state["best"]["scores"][CHOICE]})
-        return
-    queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
-    outcome: Future[ray.train.Result] = Future()
-
-    def run() -> None:
-        try:
-            result = fit_on_workers(
-                data[number],
-                config,
-                str(output / "trials"),
-                name,
-                output / "tensorboard" / name,
-                threads,
-                staging=output / "trials" / name / "staging",
-                callbacks=[_Forward(queue)],
-                state=state,
-            )
-            outcome.set_result(result)
-        except Exception as error:
-            outcome.set_exception(error)
-
-    # This thread alone reports. Ray's TuneReportCallback reports from another one, which waits for ever where
-    # the trial returns while a report is on its way.
-    threading.Thread(target=run, daemon=True).start()
-    while not (outcome.done() and queue.empty()):
-        with suppress(Empty):
-            tune.report(queue.get(timeout=0.2))
-    outcome.result()

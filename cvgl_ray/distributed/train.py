@@ -88,8 +88,9 @@ def fit_on_workers(
     staging: Path,
     callbacks: Sequence[ray.train.UserCallback] = (),
     state: dict[str, Any] | None = None,
+    until: int | None = None,
 ) -> ray.train.Result:
-    """One Ray Train run of the rounds that are left.
+    """One Ray Train run of the rounds that are left, or of those up to `until`.
 
     It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
     storage: a path or a URI; logs: TensorBoard's folder; threads: of torch in each worker; staging: where a
@@ -107,6 +108,7 @@ def fit_on_workers(
             "actor": actor,
             "threads": threads,
             "state": ray.put(state),
+            "until": until or config.mstep.rounds,
             "staging": str(staging.resolve()),
         },
         scaling_config=ray.train.ScalingConfig(

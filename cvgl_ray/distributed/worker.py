@@ -1,5 +1,6 @@
 """What every Ray Train worker runs: the EM loop, and a report with a checkpoint after each round."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +22,37 @@ from cvgl_ray.em.loop import run_rounds
 
 
 def worker(arguments: dict[str, Any]) -> None:
-    """Load, resume, then do the rounds that are left. See `train.fit_on_workers` for the arguments."""
+    """Load, resume, then do the rounds up to "until". See `train.fit_on_workers` for the arguments."""
     config: Config = arguments["config"]
     torch.set_num_threads(arguments["threads"])
     query, reference = ray.get(list(arguments["features"]))
     device = ray.train.torch.get_device()
     learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
+    judges = config.run.agreement and collective.rank() == 0
+    halves = HalfModels(query, reference, config) if judges else None
     state = latest_state(arguments["state"])
     if state is not None:
         learner.load_state_dict(state)
+        if halves is not None:
+            halves.load_state_dict(state["halves"])
     if isinstance(learner, GradientLearner):
         # Buffers are equal on all workers by construction; broadcasting them would only cost time.
         learner.parallel = ray.train.torch.prepare_model(
             learner.objective, parallel_strategy_kwargs={"forward_sync_buffers": False}
         )
-    judge = None
-    if config.run.agreement and collective.rank() == 0:
-        judge = HalfModels(query, reference, config).judge
     rounds = run_rounds(
         learner,
         query,
         reference,
         config,
         matcher=actor_matcher(arguments["actor"], arguments["features"]),
-        judge=judge,
+        judge=halves.judge if halves is not None else None,
     )
     usage = Usage()
-    for done in rounds:
+    for done in islice(rounds, max(0, arguments["until"] - learner.rounds_done)):
         state = {**learner.state_dict(), "data": arguments["digest"]}
+        if halves is not None:
+            state["halves"] = halves.state_dict()
         metrics: dict[str, Any] = {"round": done.number, **done.scalars, **usage.read()}
         metrics["histograms"] = score_histograms(done.labels)
         _report(state, metrics, Path(arguments["staging"]))

@@ -5,6 +5,8 @@ features' dimensions err on different rows, so that what both say follows the re
 After co-training: Blum and Mitchell, COLT 1998.
 """
 
+from typing import Any
+
 import numpy as np
 
 from cvgl_ray.config import Config
@@ -30,6 +32,15 @@ class HalfModels:
         for columns in np.array_split(rng.permutation(query.shape[1]), 2):
             q, r = self.query[:, columns], self.reference[:, columns]
             self.halves.append((q, r, *start(q, r, config)))
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The halves' states, so that a training that goes on need not do their rounds once more."""
+        return [half.state_dict() for _, _, half, _ in self.halves]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Take over the halves' states, before the first round is judged."""
+        for (_, _, half, _), state in zip(self.halves, states, strict=True):
+            half.load_state_dict(state)
 
     def judge(self, learner: Learner) -> dict[str, float]:
         """Label-free scores of a model that has done so many rounds, each in [0, 1].

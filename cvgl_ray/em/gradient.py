@@ -101,11 +101,16 @@ class GradientLearner(Learner):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See Learner. The learning rate and a fixed temperature stay this learner's, not the state's."""
         super().load_state_dict(state)
-        with torch.no_grad():
-            self.objective.log_scale.copy_(state["log_scale"])
+        if self.objective.log_scale.requires_grad:
+            with torch.no_grad():
+                self.objective.log_scale.copy_(state["log_scale"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        peak = self.mstep.learning_rate
+        self.scheduler.load_state_dict({**state["scheduler"], "base_lrs": [peak]})
+        [group], [factor] = self.optimizer.param_groups, self.scheduler.lr_lambdas
+        group["initial_lr"], group["lr"] = peak, peak * factor(self.scheduler.last_epoch)
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:

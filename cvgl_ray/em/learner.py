@@ -65,7 +65,10 @@ class Learner(ABC):
         return scores
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the state of a learner of the same configuration."""
+        """Take over the state of a learner whose adapter, optimiser and rounds are configured as this one's.
+
+        All else may differ, and this learner's own values are in force from the next round on.
+        """
         self.adapter.load_state_dict(state["adapter"])
         self.rounds_done, self.best = state["rounds_done"], state["best"]
         self.labels = None if state["labels"] is None else PseudoLabels.from_tensors(state["labels"])

@@ -1,5 +1,6 @@
 """A small sweep whose driver is killed and started again: shared features, a choice without labels."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,19 +10,27 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import DRONE_IMAGES, PLACES, SMALL, configured
 
 from cvgl_ray.catalog import layouts
-from cvgl_ray.distributed.stages import train_stage
+from cvgl_ray.distributed.stages import load_features, train_stage, training_tables
 from cvgl_ray.distributed.sweep import sweep_stage
 from cvgl_ray.distributed.sweep_journal import SCORE, Journal, Record, read_journal
 from cvgl_ray.distributed.sweep_trials import scheduler
+from cvgl_ray.distributed.training_data import in_canonical_order
+from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.bundle import load_bundle
+from cvgl_ray.em.loop import start
+from cvgl_ray.em.views import QUERY
 from cvgl_ray.errors import InputError
+from cvgl_ray.sweep_candidates import candidates, vary
 from cvgl_ray.sweep_config import Tune, load_sweep
 
 LIMIT_S = 200
@@ -108,6 +117,69 @@ def test_a_sweep_goes_on_after_its_driver_died(
         train_stage(configured(places, "adapter.kind=attenuation"), tmp_path)
 
 
+def write_features(root: Path) -> tuple[str, ...]:
+    """Two views of 60 places, hard enough that values of the adapter matter; settings that read them."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(60, 32))
+    ids, views, features = [], [], []
+    for view in ("drone", "satellite"):
+        (root / view).mkdir(parents=True)
+        seen = truth + rng.normal(size=32) + rng.normal(size=truth.shape)
+        for number, feature in enumerate(seen.astype(np.float16)):
+            (root / view / f"{number}.png").touch()
+            ids.append(f"{view}/{number}.png")
+            views.append(view)
+            features.append(feature)
+    pq.write_table(pa.table({"image_id": ids, "view": views, "feature": features}), root / "table.parquet")
+    return ("dataset.layout=folders", f"dataset.root={root}", f"features.table={root / 'table.parquet'}")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("trials", [2, pytest.param(4, marks=pytest.mark.slow)])  # of which two run at a time
+def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(tmp_path: Path, trials: int) -> None:
+    overrides = (
+        *write_features(tmp_path / "data"),
+        "mstep.rounds=2",
+        "tune.scheduler=pbt",
+        f"tune.trials={trials}",
+        "tune.seed=1",
+        "tune.space.adapter.shrinkage={loguniform=[0.01, 1.0]}",
+        "tune.space.estep.neighbours={choice=[2, 5, 10]}",
+    )
+    sweep, output = load_sweep(None, overrides), tmp_path / "out"
+    sweep_stage(sweep, output)
+    lines = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
+    scores = {(line["trial"], line["rounds"]): line["scalars"][SCORE] for line in lines if "scalars" in line}
+    assert scores.keys() == {(trial, rounds) for trial in range(trials) for rounds in (1, 2)}
+    [takeover] = [line for line in lines if "source" in line]
+    trial, source, values = takeover["trial"], takeover["source"], takeover["values"]
+    first = [scores[number, 1] for number in range(trials)]
+    assert (takeover["rounds"], first[trial], first[source]) == (1, min(first), max(first))
+
+    # What the trial came to is what its source's state and the new values come to without Ray.
+    then = candidates(sweep)[source].config
+    now = vary(sweep.base, values)
+    tables = training_tables(load_features(now, tmp_path, ""), now)
+    rows = [in_canonical_order(table).features for table in tables]
+    halves = [HalfModels(*rows, config) for config in (then, now)]
+    learners = [start(*rows, config, judge.judge) for config, judge in zip((then, now), halves, strict=True)]
+    (taken, rounds), (learner, further) = learners
+    assert next(rounds).scalars[SCORE] == pytest.approx(first[source])
+    learner.load_state_dict(taken.state_dict())
+    halves[1].load_state_dict(halves[0].state_dict())
+    assert next(further).scalars[SCORE] == pytest.approx(scores[trial, 2])
+
+    # The seed is one of those where that trial is the best in the end.
+    bundle = load_bundle(output / "bundle")
+    assert (bundle.config.adapter, bundle.config.estep) == (now.adapter, now.estep)
+    query = torch.from_numpy(rows[0].astype(np.float32))
+    torch.testing.assert_close(bundle.adapter(query, QUERY), learner.adapter(query, QUERY), rtol=0, atol=1e-4)
+    with (output / "trials.csv").open() as file:
+        [chosen] = [row for row in csv.DictReader(file) if row["chosen"] == "True"]
+    assert chosen["trial"] == f"trial-{trial:03d}"
+    assert {key: float(chosen[key]) for key in values} == values
+
+
 def test_a_journal_that_was_cut_off_is_mended_and_another_file_refused(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     whole = json.dumps({"trial": 0, "rounds": 1, "scalars": {SCORE: 0.5}}) + "\n"
@@ -123,6 +195,17 @@ def test_a_journal_that_was_cut_off_is_mended_and_another_file_refused(tmp_path:
 def test_a_trial_is_judged_by_the_round_that_is_kept() -> None:
     for scores, kept in (([0.5, 0.8, 0.79], 0.79), ([0.5, 0.8, 0.6], 0.8)):
         assert Record({number: {SCORE: score} for number, score in enumerate(scores, 1)}).score == kept
+
+
+def test_a_takeover_brings_the_reports_of_its_source(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(range(2), 3))
+    for number, score in ((0, 0.2), (1, 0.6)):
+        trial = SimpleNamespace(config={"number": number})
+        journal.on_trial_result(0, [], trial, {"rounds_done": 1, SCORE: score, "time_total_s": 1.0})
+    journal.take_over(0, 1, {"adapter.shrinkage": 0.3})
+    for record in (journal.records[0], read_journal(journal.path)[0]):
+        assert (record.rounds, record.score, record.taken_at) == (1, 0.6, 1)
+        assert record.values == {"adapter.shrinkage": 0.3}
 
 
 def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> None:

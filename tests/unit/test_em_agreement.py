@@ -48,6 +48,23 @@ def test_rounds_of_the_halves_follow_the_learner_and_can_be_caught_up():
     assert by_round[-1] == HalfModels(query, reference, CONFIG).judge(learner)
 
 
+def test_halves_go_on_from_a_checkpoint_with_the_values_of_then():
+    query, reference = views(1.0)
+    config = load_config(None, ("mstep.rounds=3",))
+    changed = load_config(None, ("mstep.rounds=3", "adapter.shrinkage=1.0"))
+    learner, rounds = start(query, reference, config)
+    before, after = HalfModels(query, reference, config), HalfModels(query, reference, changed)
+    next(rounds), next(rounds)
+    before.judge(learner)
+    after.load_state_dict(before.state_dict())
+    assert after.judge(learner) == before.judge(learner)  # no round is done once more, with other values
+    next(rounds)
+    after.judge(learner)
+    for _, _, half, _ in after.halves:
+        assert half.rounds_done == 3
+        assert half.adapter.factors.eq(1).all()  # a shrinkage of 1 leaves the features as they are
+
+
 def test_the_halves_share_no_dimension_and_miss_none():
     query = np.tile(np.arange(1, 10, dtype=np.float16), (5, 1))
     halves = HalfModels(query, query, CONFIG).halves

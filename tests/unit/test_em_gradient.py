@@ -96,6 +96,24 @@ def test_optimiser_schedule_and_temperature_are_in_the_checkpoint():
     assert one["log_scale"] != new_learner().state_dict()["log_scale"]
 
 
+def test_a_state_taken_over_is_learned_from_with_the_own_settings():
+    fixed = {"learn_temperature": False, "temperature": 0.05}
+    taken = new_learner(objective=fixed)
+    step(taken)
+    learner = new_learner(learning_rate=1e-2, objective={**fixed, "temperature": 0.1})
+    learner.load_state_dict(taken.state_dict())
+    assert learner.adapter.encoder.weight.equal(taken.adapter.encoder.weight)
+    taken_over = [
+        learner.optimizer.param_groups[0]["lr"] / taken.optimizer.param_groups[0]["lr"],
+        *learner.scheduler.base_lrs,
+    ]
+    assert taken_over == pytest.approx([1e-2 / 3e-3, 1e-2])
+    assert step(learner)["em/temperature"] == pytest.approx(0.1)
+    assert learner.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)  # 10 of 10 steps are done
+    for state in learner.optimizer.state.values():
+        assert state["step"] == 10
+
+
 def test_the_learning_rate_warms_up_and_falls_to_zero():
     factors = [cosine_with_warmup(step, 20, 4) for step in range(21)]
     assert factors[:5] == [0, 0.25, 0.5, 0.75, 1]
