@@ -43,7 +43,7 @@ def worker(arguments: dict[str, Any]) -> None:
         query,
         reference,
         config,
-        matcher=actor_matcher(arguments["actor"], arguments["features"]),
+        matcher=actor_matcher(arguments["actor"], arguments["features"], config.estep.shards),
         judge=judge,
     )
     usage = Usage()
