@@ -175,12 +175,18 @@ class EStep(Section):
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
     first_share: Fraction = 0.7  # of the matched queries, the surest, count in round 1; evenly up to all
     index: str = "Flat"  # exact, or a faiss string as "IVF2048,Flat;nprobe=32"; for neighbourhood = 0
+    shards: Count = 1  # actors that hold the index, on several nodes where there are; for neighbourhood = 0
 
     @model_validator(mode="after")
     def _neighbourhood_fits(self) -> "EStep":
         if self.neighbourhood and (self.rows or self.index != "Flat"):
             raise ValueError(
                 'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"'
+            )
+        if self.neighbourhood and self.shards > 1:
+            raise ValueError(
+                f"shards is {self.shards}, but neighbourhood needs all scores in one place: shards = 1, or "
+                "neighbourhood = 0"
             )
         return self
 

@@ -1,8 +1,9 @@
 """The central actor: workers hand it their embeddings, it answers the pseudo-labels of all rows."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -12,11 +13,13 @@ import torch
 import torch.distributed as dist
 
 from cvgl_ray.config import Config
+from cvgl_ray.distributed.index_shard import asking, start_shards
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.loop import EStepRows, Matcher, frozen_graphs, match_rows
+from cvgl_ray.em.loop import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.neighbourhood import Graphs
+from cvgl_ray.em.shards import Block, assemble, cut, in_shards
 from cvgl_ray.progress import is_shown, progress
 
 POLL_S = 0.25
@@ -24,10 +27,18 @@ POLL_S = 0.25
 Features = tuple[ray.ObjectRef, ray.ObjectRef]  # of the query and the reference view, in the object store
 
 
-class IndexActor:
-    """Holds one round's embeddings of all workers, builds the global index and matches over it.
+@dataclass(frozen=True)
+class Share(RoundRows):
+    """One worker's share of a round's embeddings, in the object store."""
 
-    Restarted after a crash it is empty and says so, and the workers hand it their rows again. It is made
+    query: Sequence[Block]
+    reference: Sequence[Block]
+
+
+class IndexActor:
+    """Knows where one round's embeddings of all workers lie, and matches over them: itself or by its shards.
+
+    Restarted after a crash it knows nothing and says so, and the workers hand it their rows again. It is made
     without object references for the same reason: Ray cannot promise those to a restarted actor.
     """
 
@@ -35,9 +46,10 @@ class IndexActor:
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(threads)
         self.config, self.centre = config, centre
+        self.shards = start_shards(config.estep.shards, threads=threads) if config.estep.shards > 1 else []
         self.graphs: Graphs | None = None
         self.round = -1
-        self.shares: dict[int, EStepRows] = {}
+        self.shares: dict[int, Share] = {}
 
     def prepare(self, features: Features) -> None:
         """Build the graphs of the frozen features, where the policy asks for them and they are not there."""
@@ -46,21 +58,30 @@ class IndexActor:
             adapter = build_adapter(self.config, query.shape[1], torch.from_numpy(self.centre.copy()))
             self.graphs = frozen_graphs(query, reference, adapter)
 
-    def add(self, number: int, rank: int, rows: EStepRows) -> None:
+    def add(self, number: int, rank: int, share: Share) -> None:
         """Take one worker's share of a round; a new round's first share forgets the last round."""
         if number != self.round:
             self.round, self.shares = number, {}
-        self.shares[rank] = rows
+        self.shares[rank] = share
 
     def match(self, number: int, workers: int, features: Features) -> PseudoLabels | None:
         """Pseudo-labels of the round, or None where a restart has lost some worker's share."""
         if number != self.round or len(self.shares) < workers:
             return None
         self.prepare(features)
-        ordered = [self.shares[rank] for rank in range(workers)]
-        query = np.concatenate([share.query for share in ordered])
-        reference = np.concatenate([share.reference for share in ordered])
-        return match_rows(query, reference, ordered[0], self.config.estep, self.graphs)
+        ordered, estep = [self.shares[rank] for rank in range(workers)], self.config.estep
+        views = (
+            [block for share in ordered for block in share.query],
+            [block for share in ordered for block in share.reference],
+        )
+        if self.shards:
+            search = in_shards(views, len(self.shards), estep.index, asking(self.shards))
+            labels = match_by(search, ordered[0], estep)
+        else:
+            query, reference = (assemble(blocks, ray.get) for blocks in views)
+            labels = match_rows(query, reference, ordered[0], estep, self.graphs)
+        self.shares = {}  # the object store is rid of them during the M-step
+        return labels
 
     def rounds_done(self) -> int:
         """How many rounds are over: those before the one whose embeddings came last."""
@@ -78,13 +99,20 @@ def start_index_actor(config: Config, features: Features, centre: np.ndarray, *,
     return actor
 
 
-def actor_matcher(actor: Any, features: Features) -> Matcher:
+def actor_matcher(actor: Any, features: Features, shards: int) -> Matcher:
     """A matcher that asks the actor; every worker of the training must call it once a round."""
 
     def matcher(number: int, rows: EStepRows) -> PseudoLabels:
         workers, rank = collective.world_size(), collective.rank()
+        share = Share(
+            rows.query_rows,
+            rows.reference_rows,
+            _stored(rows.query, shards),
+            _stored(rows.reference, shards),
+            share=rows.share,
+        )
         while True:
-            ray.get(actor.add.remote(number, rank, rows))
+            ray.get(actor.add.remote(number, rank, share))
             _barrier()
             # Rank 0 alone asks, so that all workers see the same answer even if the actor dies in between.
             answer = ray.get(actor.match.remote(number, workers, features)) if rank == 0 else None
@@ -128,6 +156,11 @@ def show_rounds(actor: Any, rounds: int) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
+
+
+def _stored(rows: np.ndarray, shards: int) -> list[Block]:
+    """Put rows into the object store, in at least a block for each shard."""
+    return [Block(ray.put(part), len(part)) for part in cut(rows, shards)]
 
 
 def _barrier() -> None:

@@ -45,7 +45,7 @@ def worker(arguments: dict[str, Any]) -> None:
         query,
         reference,
         config,
-        matcher=actor_matcher(arguments["actor"], arguments["features"]),
+        matcher=actor_matcher(arguments["actor"], arguments["features"], config.estep.shards),
         judge=halves.judge if halves is not None else None,
     )
     usage = Usage()

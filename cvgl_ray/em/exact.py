@@ -19,6 +19,11 @@ class Nearest:
     ids: np.ndarray
     scores: np.ndarray
 
+    def best(self) -> np.ndarray:
+        """Each row's best, [n] int64; -1 where there is none."""
+        best: np.ndarray = self.ids[:, 0]
+        return best
+
     def lead(self) -> np.ndarray:
         """How far each row's best is ahead of its second, [n] float32; 0 where there is no second."""
         lead = np.zeros(len(self.ids), dtype=np.float32)
@@ -55,8 +60,8 @@ def search_both(
     h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view. Needs memory for the
     answer and a few blocks of tile x tile scores, whatever the sizes.
     """
-    sides = torch.from_numpy(query), torch.from_numpy(reference)
-    terms = None if hubness is None else (torch.from_numpy(hubness[0])[:, None], torch.from_numpy(hubness[1]))
+    sides = _tensor(query), _tensor(reference)
+    terms = None if hubness is None else (_tensor(hubness[0])[:, None], _tensor(hubness[1]))
     of_query = _nothing(len(query), min(k_query, len(reference)))
     of_reference = _nothing(len(reference), min(k_reference, len(query)))
     buffer = torch.empty(min(tile, len(query)) * min(tile, len(reference)))
@@ -72,6 +77,10 @@ def search_both(
             _absorb(of_query, top, left, block, 0)
             _absorb(of_reference, left, top, block, 1)
     return _answer(of_query), _answer(of_reference)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.require(array, requirements="W"))  # torch warns of an object store's memory
 
 
 _Best = tuple[torch.Tensor, torch.Tensor]  # scores [n, k], falling, and ids [n, k]

@@ -6,7 +6,7 @@ number of workers: all random draws come from (seed, round) and describe the bat
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from cvgl_ray.em.batches import draw_rows
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.matching import PseudoLabels, pseudo_labels
+from cvgl_ray.em.matching import PseudoLabels, label, pseudo_labels
+from cvgl_ray.em.nearest import Search, nearest_both
 from cvgl_ray.em.neighbourhood import Graphs, view_graph
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.em.views import QUERY, REFERENCE, view_mean
@@ -26,19 +27,23 @@ from cvgl_ray.errors import InputError
 
 
 @dataclass(frozen=True)
-class EStepRows:
-    """What one worker hands to the matcher: all row ids of the round, and embeddings of its own share.
-
-    query_rows, reference_rows: global row ids over all workers; query [n, W], reference [m, W] float32: this
-    worker's share, the rank-th of `numpy.array_split(rows, workers)`; share: of the matched queries that
-    keep their label this round.
-    """
+class RoundRows:
+    """What a round is about: its global row ids, and which share of the matched queries keep their label."""
 
     query_rows: np.ndarray
     reference_rows: np.ndarray
+    share: float = field(default=1.0, kw_only=True)
+
+
+@dataclass(frozen=True)
+class EStepRows(RoundRows):
+    """What one worker hands to the matcher beside these: embeddings of its own share.
+
+    query [n, W], reference [m, W] float32: the rank-th part of `numpy.array_split(rows, workers)`.
+    """
+
     query: np.ndarray
     reference: np.ndarray
-    share: float = 1.0
 
 
 Matcher = Callable[[int, EStepRows], PseudoLabels]
@@ -89,7 +94,7 @@ def frozen_graphs(query: np.ndarray, reference: np.ndarray, adapter: ViewCentred
 
 
 def match_rows(
-    query: np.ndarray, reference: np.ndarray, rows: EStepRows, estep: EStep, graphs: Graphs | None
+    query: np.ndarray, reference: np.ndarray, rows: RoundRows, estep: EStep, graphs: Graphs | None
 ) -> PseudoLabels:
     """Pseudo-labels of all embeddings of a round, by the configured policy.
 
@@ -108,6 +113,18 @@ def match_rows(
         factory=estep.index,
         neighbourhood=estep.neighbourhood,
         graphs=graphs,
+    )
+
+
+def match_by(search: Search, rows: RoundRows, estep: EStep) -> PseudoLabels:
+    """Pseudo-labels of all rows of a round, by the configured policy, which has no neighbourhoods."""
+    return label(
+        lambda *k: nearest_both(search, *k, scores=estep.scores, neighbours=estep.neighbours),
+        rows.query_rows,
+        rows.reference_rows,
+        match=estep.match,
+        threshold=estep.threshold,
+        share=rows.share,
     )
 
 

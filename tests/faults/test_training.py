@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 from processes import awaited, checkpoints, named
 from ray.util.placement_group import placement_group_table
 from tables import assert_same, on_ray, two_views, undisturbed
@@ -59,10 +60,10 @@ def some_rounds(output: Path, count: int = 2) -> None:
     awaited(enough, f"{count} rounds")
 
 
-def stop_in_an_e_step(output: Path) -> tuple[int, int]:
-    """Halt the index actor and wait until the worker waits for it; both process ids (actor, worker)."""
+def stop_in_an_e_step(output: Path, title: str = "IndexActor") -> tuple[int, int]:
+    """Halt the actor (or one of the shards) and wait until the worker waits for it; their process ids."""
     some_rounds(output)
-    [actor], [worker] = named("IndexActor"), named("TrainWorker")
+    [actor, *_], [worker] = named(title), named("TrainWorker")
     os.kill(actor, signal.SIGSTOP)
     last, since = checkpoints(output), time.monotonic()
     while time.monotonic() - since < QUIET_S:
@@ -72,8 +73,8 @@ def stop_in_an_e_step(output: Path) -> tuple[int, int]:
     return actor, worker
 
 
-def worker_in_an_e_step(output: Path) -> None:
-    actor, worker = stop_in_an_e_step(output)
+def worker_in_an_e_step(output: Path, waiting_for: str = "IndexActor") -> None:
+    actor, worker = stop_in_an_e_step(output, waiting_for)
     os.kill(worker, signal.SIGKILL)
     os.kill(actor, signal.SIGCONT)
 
@@ -83,6 +84,16 @@ def index_actor(output: Path) -> None:
     os.kill(actor, signal.SIGKILL)
     awaited(lambda: set(named("IndexActor")) - {actor}, "a new index actor")
     assert named("TrainWorker") == [worker]  # it was not lost with the actor: it handed its rows over again
+
+
+def index_shard(output: Path) -> None:
+    shard, worker = stop_in_an_e_step(output, "IndexShard")
+    [actor], others = named("IndexActor"), set(named("IndexShard")) - {shard}
+    os.kill(shard, signal.SIGKILL)
+    awaited(lambda: len(set(named("IndexShard")) - {shard}) == 2, "a new shard")
+    some_rounds(output)
+    assert (named("IndexActor"), named("TrainWorker")) == ([actor], [worker])  # nobody was lost with it
+    assert others < set(named("IndexShard"))
 
 
 def worker_in_an_m_step(output: Path) -> None:
@@ -119,6 +130,25 @@ def test_a_linear_training_survives_each_loss_bit_for_bit(tmp_path: Path) -> Non
 def test_an_attenuation_survives_a_loss_bit_for_bit(tmp_path: Path, fault: Callable[[Path], None]) -> None:
     config = configured("attenuation", 18)
     assert_same(disturbed(config, tmp_path, fault), undisturbed(two_views(), config)[0].state_dict())
+
+
+def test_a_training_on_shards_survives_a_loss(tmp_path: Path) -> None:
+    def faults(output: Path) -> None:
+        index_shard(output)
+        worker_in_an_e_step(output, "IndexShard")  # the embeddings that the shards search are lost with it
+
+    config = configured("attenuation", 24, "estep.neighbourhood=0", "estep.shards=2")
+    state = disturbed(config, tmp_path, faults)
+    expected = undisturbed(two_views(), config)[0].state_dict()  # by one index
+    for labels, of_one_index in zip(*(margins_apart(s) for s in (state, expected)), strict=True):
+        torch.testing.assert_close(labels, of_one_index, rtol=0, atol=1e-6)  # of other matrix products
+    assert_same(state, expected)
+    awaited(lambda: not named("IndexShard"), "no shard is left")
+
+
+def margins_apart(state: dict[str, Any]) -> list[torch.Tensor]:
+    """Take the margins out of a state."""
+    return [labels.pop("margin") for labels in (state["labels"], state["best"]["labels"])]
 
 
 @pytest.mark.slow  # not yet seen to pass on the merged code

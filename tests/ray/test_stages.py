@@ -84,10 +84,12 @@ def test_two_workers_train_the_same_adapter(run: Path, places: Path, tmp_path: P
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_the_closed_form_on_two_workers_equals_one_process(run: Path, places: Path, tmp_path: Path) -> None:
-    config = configured(
-        places, f"features.cache={run / 'features'}", "run.workers=2", "adapter.kind=attenuation"
-    )
+@pytest.mark.parametrize("policy", [(), ("estep.neighbourhood=0", "estep.shards=2")], ids=["", "shards"])
+def test_the_closed_form_on_two_workers_equals_one_process(
+    policy: tuple[str, ...], run: Path, places: Path, tmp_path: Path
+) -> None:
+    settings = (f"features.cache={run / 'features'}", "run.workers=2", "adapter.kind=attenuation")
+    config = configured(places, *settings, *policy)
     train_stage(config, tmp_path)
     tables = extract_stage(config, tmp_path).extraction.tables
     train = {

@@ -146,6 +146,7 @@ def test_an_override_of_another_form_is_refused(override):
             'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"',
         ),
         (["estep.index=IVF4,Flat"], "'estep': neighbourhood needs all rows"),
+        (["estep.shards=2"], "shards is 2, but neighbourhood needs all scores in one place: shards = 1, or"),
         (
             [*STRIPS, "pretransform.query.crops=[0.5]"],
             r"'pretransform\.query': a panorama is taken whole, crops = \[1\.0\], found \[0\.5\]",

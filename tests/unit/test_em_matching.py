@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cvgl_ray.em.exact import Nearest
 from cvgl_ray.em.index import build_index, search
-from cvgl_ray.em.matching import PseudoLabels, csls_hubness, is_mutual, nearest, pseudo_labels
+from cvgl_ray.em.matching import PseudoLabels, is_mutual, pseudo_labels
+from cvgl_ray.em.nearest import found_by_index, half_mean, one_index
 from cvgl_ray.em.neighbourhood import MAX_ENTRIES, neighbourhood_scores, view_graph
 from cvgl_ray.em.views import unit_rows
 from cvgl_ray.errors import InputError
@@ -115,8 +117,11 @@ def test_mutual_keeps_all_images_of_a_place(scores):
 
 def test_csls_counts_only_the_neighbours_that_exist():
     query, reference = rows(6, seed=3), rows(3, seed=4)
-    expected = (query @ reference.T).mean(1) / 2
-    np.testing.assert_allclose(csls_hubness(query, reference, 10, "Flat"), expected, atol=1e-6)
+    cosine = query @ reference.T
+    of_query, _ = one_index(query, reference)(10, 10, None)
+    np.testing.assert_allclose(half_mean(of_query.near), cosine.mean(1) / 2, atol=1e-6)
+    fewer = Nearest(np.array([[2, 0, -1], [-1, -1, -1]]), np.array([[0.8, 0.2, -np.inf], [-np.inf] * 3]))
+    np.testing.assert_allclose(half_mean(fewer), [0.25, 0])
 
 
 def test_csls_frees_queries_from_a_hub():
@@ -160,15 +165,17 @@ def test_labels_survive_tensors_also_where_their_arrays_are_read_only():
         assert getattr(back, name).dtype == array.dtype
 
 
-def test_nearest_leaves_out_the_rows_own_term():
+def test_an_index_leaves_out_the_rows_own_term():
     query, reference = rows(10, seed=7), rows(6, seed=8)
     hubness = np.linspace(0, 1, 6, dtype=np.float32)
     score = query @ reference.T - hubness
-    found = nearest(query, reference, hubness, 3, "Flat")
-    np.testing.assert_array_equal(found.ids, np.argsort(-score, axis=1)[:, :3])
-    np.testing.assert_allclose(found.scores, -np.sort(-score, axis=1)[:, :3], atol=1e-6)
-    np.testing.assert_allclose(found.lead(), found.scores[:, 0] - found.scores[:, 1])
-    assert not nearest(query, reference, hubness, 1, "Flat").lead().any()
+    found = found_by_index([query[:7], query[7:]], reference, hubness, 3, "Flat")
+    near = found.near
+    np.testing.assert_array_equal(near.ids, np.argsort(-score, axis=1)[:, :3])
+    np.testing.assert_allclose(near.scores, -np.sort(-score, axis=1)[:, :3], atol=1e-6)
+    np.testing.assert_allclose(near.lead(), near.scores[:, 0] - near.scores[:, 1])
+    np.testing.assert_allclose(found.cosine, (query @ reference.T)[np.arange(10), near.best()], atol=1e-6)
+    assert not found_by_index([query], reference, hubness, 1, "Flat").near.lead().any()
 
 
 def test_mutual_means_back_where_one_began():

@@ -1,0 +1,45 @@
+"""Actors that hold the index in shards, for collections that one machine's memory does not take."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
+import ray
+import torch
+
+from cvgl_ray.em.nearest import Found
+from cvgl_ray.em.shards import Ask, AskEach, search_shard
+
+
+class IndexShard:
+    """Holds its share of the rows while it searches them.
+
+    They come from the object store, where the workers put them: restarted after a crash, a shard fetches
+    them once more and answers what it was asked.
+    """
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
+
+    def search(self, number: int, ask: Ask) -> tuple[Found, Found]:
+        return search_shard(number, ask, ray.get)
+
+
+def start_shards(count: int, *, threads: int) -> list[Any]:
+    """Start shards on as many nodes as there are; they end with the actor that started them."""
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")(
+        IndexShard
+    )
+    return [remote.remote(threads) for _ in range(count)]
+
+
+def asking(shards: Sequence[Any]) -> AskEach:
+    """How these actors are asked, all at the same time."""
+
+    def ask_each(ask: Ask) -> list[tuple[Found, Found]]:
+        everyone = ray.put(ask)
+        numbered = zip(range(ask.shards), shards, strict=False)  # there may be more than are needed
+        return ray.get([shard.search.remote(number, everyone) for number, shard in numbered])
+
+    return ask_each
