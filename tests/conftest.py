@@ -15,7 +15,7 @@ def cluster() -> Iterator[str]:
     os.environ.update(QUICK_RAY)
     ray.init(
         num_cpus=2,
-        include_dashboard=True,  # as a sweep has it
+        include_dashboard=False,
         logging_level="ERROR",
         log_to_driver=False,
         object_store_memory=200_000_000,

@@ -28,7 +28,7 @@ def connect(address: str = "", *, dashboard: bool = False) -> None:
     """Join the cluster at `address`, else the one this process was submitted to, else start one here.
 
     A process that is already connected keeps its connection. dashboard: of a cluster that is started here; it
-    costs seconds of CPU, and Ray Train frees what a killed training had reserved only by asking it.
+    costs seconds of CPU, and Ray Train asks it what a training that was killed had reserved.
     Raises InputError for an address without a cluster.
     """
     for name, value in _ENVIRONMENT.items():

@@ -52,7 +52,7 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         complete = output / ".complete"
         if complete.exists():
             return finished(output)
-        session.connect(address, dashboard=True)  # a scheduler stops trials by killing them
+        session.connect(address, dashboard=True)  # a trial's process may be killed
         features = _shared_features(found, output, address)
         data = {n: features[feature_key(candidate.config)].data for n, candidate in found.items()}
         records = run_trials(sweep, found, data, output)

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.sweep_journal import ROUNDS, SCORE, Journal, Record, read_journal
 from cvgl_ray.distributed.sweep_pbt import Population
 from cvgl_ray.distributed.training_data import TrainingData
-from cvgl_ray.distributed.trial import run_trial
+from cvgl_ray.distributed.trial import ENDING, run_trial
 from cvgl_ray.sweep_candidates import Candidate, trial_name
 from cvgl_ray.sweep_config import Sweep, Tune
 from cvgl_ray.sweep_population import in_force
@@ -53,7 +53,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             scheduler=Population(sweep, found, journal, concurrent, output / "trials")
             if population
-            else scheduler(sweep.tune, journal),
+            else scheduler(sweep.tune, journal, output / "trials"),
             max_concurrent_trials=None if population else concurrent,  # all of a population take part at once
             trial_name_creator=lambda trial: trial_name(trial.config["number"]),
             trial_dirname_creator=lambda trial: trial_name(trial.config["number"]),
@@ -85,23 +85,50 @@ def _room(sweep: Sweep) -> tuple[int, int]:
     return concurrent, max(1, session.cluster_cpus() // (concurrent * workers))
 
 
-def scheduler(settings: Tune, journal: Journal) -> FIFOScheduler:
+class Asha(ASHAScheduler):
+    """Ray's, but trials that lag behind end by themselves.
+
+    Ray would kill them, and a Ray Train run that is killed at the wrong moment keeps its CPUs reserved for
+    good (seen with Ray 2.60). states: folder of the trials' checkpoints.
+    """
+
+    def __init__(self, settings: Tune, rounds: int, states: Path) -> None:
+        super().__init__(
+            time_attr=ROUNDS,
+            metric=SCORE,
+            mode="max",
+            max_t=rounds,
+            grace_period=min(settings.grace_rounds, rounds),
+            reduction_factor=settings.reduction,
+        )
+        self.rounds, self.states = rounds, states
+
+    def recall(self, journal: Journal) -> None:
+        """Show it what trials that ended before a restart have reported."""
+        for number, record in journal.records.items():
+            if record.ended in ("complete", "stopped"):
+                past: Any = SimpleNamespace(trial_id=trial_name(number))
+                self.on_trial_add(None, past)  # type: ignore[arg-type]  # it asks nothing of its controller
+                for done, scalars in sorted(record.reports.items()):
+                    result = {ROUNDS: done, SCORE: scalars[SCORE]}
+                    super().on_trial_result(None, past, result)  # type: ignore[arg-type]
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Ask a trial to end; one that has done all its rounds has no run any more and may be stopped."""
+        ending = self.states / trial_name(trial.config["number"]) / ENDING
+        if ending.exists():
+            return TrialScheduler.CONTINUE
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP and result[ROUNDS] < self.rounds:
+            ending.touch()
+            return TrialScheduler.CONTINUE
+        return decision
+
+
+def scheduler(settings: Tune, journal: Journal, states: Path) -> FIFOScheduler:
     """The configured scheduler, shown what trials that ended before a restart have reported."""
     if settings.scheduler == "none":
         return FIFOScheduler()
-    rounds = max(journal.rounds.values())
-    asha = ASHAScheduler(
-        time_attr=ROUNDS,
-        metric=SCORE,
-        mode="max",
-        max_t=rounds,
-        grace_period=min(settings.grace_rounds, rounds),
-        reduction_factor=settings.reduction,
-    )
-    for number, record in journal.records.items():
-        if record.ended in ("complete", "stopped"):
-            past: Any = SimpleNamespace(trial_id=trial_name(number))
-            asha.on_trial_add(None, past)  # type: ignore[arg-type]  # it asks nothing of its controller
-            for done, scalars in sorted(record.reports.items()):
-                asha.on_trial_result(None, past, {ROUNDS: done, SCORE: scalars[SCORE]})  # type: ignore[arg-type]
+    asha = Asha(settings, max(journal.rounds.values()), states)
+    asha.recall(journal)
     return asha

@@ -89,12 +89,14 @@ def fit_on_workers(
     callbacks: Sequence[ray.train.UserCallback] = (),
     state: dict[str, Any] | None = None,
     until: int | None = None,
+    ending: Path | None = None,
 ) -> ray.train.Result:
     """One Ray Train run of the rounds that are left, or of those up to `until`.
 
     It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
     storage: a path or a URI; logs: TensorBoard's folder; threads: of torch in each worker; staging: where a
-    worker writes a checkpoint before it goes to the storage; callbacks: run in the controller's process.
+    worker writes a checkpoint before it goes to the storage; callbacks: run in the controller's process;
+    ending: a file whose appearance ends the run after the present round, on storage that all workers see.
     """
     actor = start_index_actor(config, data.features, data.centre, threads=threads)
     filesystem, storage_path = resolve(storage)
@@ -109,6 +111,7 @@ def fit_on_workers(
             "threads": threads,
             "state": ray.put(state),
             "until": until or config.mstep.rounds,
+            "ending": ending,
             "staging": str(staging.resolve()),
         },
         scaling_config=ray.train.ScalingConfig(

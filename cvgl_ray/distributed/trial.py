@@ -21,6 +21,8 @@ from cvgl_ray.distributed.training_data import TrainingData
 from cvgl_ray.em.selection import CHOICE
 from cvgl_ray.sweep_candidates import trial_name, vary
 
+ENDING = "end"  # a file beside a trial's checkpoints: it has lagged behind and is to end after its round
+
 
 def run_trial(
     settings: dict[str, Any],
@@ -60,6 +62,7 @@ def run_trial(
             staging=folder / "staging",
             state=state,
             until=done,
+            ending=folder / ENDING,
         )
         for report in _reports(fit, done):
             _report(report, folder, interval)
@@ -69,7 +72,7 @@ def run_trial(
 def _reports(fit: Callable[..., Any], last: int) -> Iterator[dict[str, Any]]:
     """The rounds' reports of a Ray Train run as they come; after its end that of the last round.
 
-    So a trial that is paused at its last round leaves no run behind.
+    So a trial that is paused or stopped at its last round leaves no run behind.
     """
     queue = Queue(maxsize=1, actor_options={"num_cpus": 0})
     outcome: Future[ray.train.Result] = Future()

@@ -56,6 +56,8 @@ def worker(arguments: dict[str, Any]) -> None:
         metrics: dict[str, Any] = {"round": done.number, **done.scalars, **usage.read()}
         metrics["histograms"] = score_histograms(done.labels)
         _report(state, metrics, Path(arguments["staging"]))
+        if _asked_to_end(arguments["ending"]):
+            return
 
 
 def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
@@ -69,3 +71,8 @@ def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> No
     staging.mkdir(parents=True, exist_ok=True)
     save_checkpoint(state, staging)
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
+
+
+def _asked_to_end(ending: Path | None) -> bool:
+    """Whether some worker sees the file that asks for an early end; all of them hear the same."""
+    return ending is not None and bool(collective.total(torch.tensor(float(ending.exists()))) > 0)

@@ -25,12 +25,13 @@ from cvgl_ray.distributed.sweep import sweep_stage
 from cvgl_ray.distributed.sweep_journal import SCORE, Journal, Record, read_journal
 from cvgl_ray.distributed.sweep_trials import scheduler
 from cvgl_ray.distributed.training_data import in_canonical_order
+from cvgl_ray.distributed.trial import ENDING
 from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.bundle import load_bundle
 from cvgl_ray.em.loop import start
 from cvgl_ray.em.views import QUERY
 from cvgl_ray.errors import InputError
-from cvgl_ray.sweep_candidates import candidates, vary
+from cvgl_ray.sweep_candidates import candidates, trial_name, vary
 from cvgl_ray.sweep_config import Tune, load_sweep
 
 LIMIT_S = 200
@@ -211,10 +212,11 @@ def test_a_takeover_brings_the_reports_of_its_source(tmp_path: Path) -> None:
 def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> None:
     settings = Tune(grace_rounds=1, reduction=2, space={"adapter.rank": {"choice": [8]}})
     journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(range(4), 8))
-    new: Any = SimpleNamespace(trial_id="new")
-    report = {"rounds_done": 1, SCORE: 0.5}
-    for past, decision in ((0.4, "CONTINUE"), (0.9, "STOP")):  # the bar is what has been seen
+    new: Any = SimpleNamespace(trial_id="new", config={"number": 1})
+    (tmp_path / trial_name(1)).mkdir()
+    for past, lags in ((0.4, False), (0.9, True)):  # the bar is what has been seen
         journal.records[0] = Record({1: {SCORE: past}}, ended="stopped")
-        asha = scheduler(settings, journal)
+        asha = scheduler(settings, journal, tmp_path)
         asha.on_trial_add(None, new)
-        assert asha.on_trial_result(None, new, report) == decision
+        assert asha.on_trial_result(None, new, {"rounds_done": 1, SCORE: 0.5}) == "CONTINUE"
+        assert (tmp_path / trial_name(1) / ENDING).exists() == lags  # it is asked, not killed
