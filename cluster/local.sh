@@ -42,9 +42,10 @@ make_token() {
     fail "no token could be made in $folder"
 }
 
-# The command is looked at too: after a restart of the machine the number may be another process's.
+# The command is looked at too: after a restart of the machine the number may be another process's. No pipe into
+# `grep -q`, which ends first: `ps` may then die of SIGPIPE, and the node would seem to be gone.
 running() {
-  [ -f "$folder/$1.pid" ] && ps -p "$(cat "$folder/$1.pid")" -o command= | grep -q "ray start --block"
+  [ -f "$folder/$1.pid" ] && [[ $(ps -p "$(cat "$folder/$1.pid")" -o command=) == *"ray start --block"* ]]
 }
 
 # `--block` keeps a parent that stops its node's processes, and no others, when it is told to end.
