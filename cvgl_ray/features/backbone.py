@@ -91,21 +91,26 @@ class FrozenBackbone:
         The mean, over crops and orientations, of each variant's L2-normalised feature, L2-normalised again.
         Raises InputError for features that are not finite: broken weights, or a precision of too small range.
         """
-        total = torch.zeros((), device=self.device)
-        for crop in range(images.shape[1]):
-            batch = torch.from_numpy(np.ascontiguousarray(images[:, crop])).to(self.device)
-            batch = (batch.to(torch.float32) / 255 - self._mean) / self._std
-            for turned in orient(batch, pretransform):
-                turned = turned.to(self.dtype, memory_format=torch.channels_last)
-                parts = turned.split(CPU_IMAGES if self.device.type == "cpu" else len(turned))
-                total = total + torch.cat([self._forward(part) for part in parts])
-        features = F.normalize(total, dim=-1).cpu().numpy()
+        size = CPU_IMAGES if self.device.type == "cpu" else max(1, len(images))
+        parts = torch.from_numpy(np.ascontiguousarray(images)).split(size)
+        features = torch.cat([self._mean_of_variants(part, pretransform) for part in parts]).numpy()
         if not np.isfinite(features).all():  # before they reach the store, where they would count as done
             raise InputError(
                 f"the backbone gives features that are not finite in {self.dtype}; check its weights, or set "
                 'backbone.precision = "float32"'
             )
         return features
+
+    def _mean_of_variants(self, images: torch.Tensor, pretransform: Pretransform) -> torch.Tensor:
+        """`embed` of images [b, crops, 3, H, W] uint8 that are taken at once: [b, D] float32 on the CPU."""
+        total = torch.zeros((), device=self.device)
+        for crop in range(images.shape[1]):
+            batch = images[:, crop].to(self.device).float()
+            batch = (batch / 255 - self._mean) / self._std
+            for turned in orient(batch, pretransform):
+                turned = turned.to(self.dtype, memory_format=torch.channels_last)
+                total = total + self._forward(turned)
+        return F.normalize(total, dim=-1).cpu()
 
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         vectors = []

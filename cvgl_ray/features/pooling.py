@@ -1,6 +1,6 @@
 """Tokens or maps -> one vector an image, or one a ring around its centre."""
 
-from collections.abc import Sequence
+from functools import cache
 
 import torch
 
@@ -40,7 +40,8 @@ def pool(patches: torch.Tensor, prefix: torch.Tensor | None, kind: str, power: f
     raise ValueError(f"pooling {kind!r} is not one of {', '.join(POOLINGS)}")
 
 
-def ring_members(grid: tuple[int, int], radii: Sequence[float]) -> list[torch.Tensor]:
+@cache
+def ring_members(grid: tuple[int, int], radii: tuple[float, ...]) -> list[torch.Tensor]:
     """Token indices of concentric rings of an [h, w] grid, row-major: one [n] int64 tensor a ring.
 
     radii: outer radii, rising, in half-sides of the grid (1 touches the sides, sqrt 2 the corners); a token

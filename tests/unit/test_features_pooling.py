@@ -66,7 +66,7 @@ def test_an_unknown_pooling_lists_the_known():
 
 @pytest.mark.parametrize("grid", [(4, 4), (5, 5), (3, 8)])
 def test_rings_equal_a_loop_over_tokens(grid):
-    radii = [0.5, 1.0, 2.0]
+    radii = (0.5, 1.0, 2.0)
     expected: list[list[int]] = [[], [], []]
     for row in range(grid[0]):
         for column in range(grid[1]):
@@ -78,15 +78,15 @@ def test_rings_equal_a_loop_over_tokens(grid):
 
 def test_a_heading_turns_tokens_within_their_ring():
     turned = torch.rot90(torch.arange(49).view(7, 7)).flatten()
-    for ring in ring_members((7, 7), [0.4, 0.8, 1.5]):
+    for ring in ring_members((7, 7), (0.4, 0.8, 1.5)):
         assert sorted(turned[ring].tolist()) == ring.tolist()
 
 
 def test_tokens_outside_and_rings_too_thin_are_left_out():
-    [only] = ring_members((4, 4), [0.1, 0.4])
+    [only] = ring_members((4, 4), (0.1, 0.4))
     assert only.tolist() == [5, 6, 9, 10]
 
 
 def test_radii_without_any_token_are_refused():
     with pytest.raises(InputError, match=r"rings \[0\.1\] hold no token of a 4 x 4 grid"):
-        ring_members((4, 4), [0.1])
+        ring_members((4, 4), (0.1,))
