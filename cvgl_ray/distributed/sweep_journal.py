@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ray import tune
+from ray import cloudpickle, tune
 
 from cvgl_ray.em.selection import CHOICE, keeps_up
 from cvgl_ray.errors import InputError, chain
@@ -116,7 +116,9 @@ class Journal(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for good."""
-        self._append(trial.config["number"], ended="failed", reason=_reason(trial.get_pickled_error()))
+        path = trial.pickled_error_file  # `get_pickled_error` looks where Ray brings it only later
+        error = cloudpickle.loads(Path(path).read_bytes()) if path else None
+        self._append(trial.config["number"], ended="failed", reason=_reason(error))
 
     def take_over(self, number: int, source: int, values: dict[str, Any]) -> None:
         """A trial goes on from another's state after its last report, with new values of the swept keys."""

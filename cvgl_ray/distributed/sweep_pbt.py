@@ -68,6 +68,9 @@ class Population(PopulationBasedTraining):
         # Ray tells the journal after the scheduler, which needs the report of this round there.
         self.journal.on_trial_result(0, [], trial, result)
         result = result | self.journal.records[trial.config["number"]].reports.get(done, {})
+        for other in tune_controller.get_trials():
+            if other.status == Trial.ERROR:  # Ray would wait for it
+                self._trial_state[other].last_train_time = done
         random.seed(f"{self.sweep.tune.seed} {done}")  # Ray draws from Python's own generator
         return super().on_trial_result(tune_controller, trial, result)
 

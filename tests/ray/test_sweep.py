@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import DRONE_IMAGES, PLACES, SMALL, configured
 
@@ -23,6 +24,7 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed.stages import load_features, train_stage, training_tables
 from cvgl_ray.distributed.sweep import sweep_stage
 from cvgl_ray.distributed.sweep_journal import SCORE, Journal, Record, read_journal
+from cvgl_ray.distributed.sweep_pbt import Population
 from cvgl_ray.distributed.sweep_trials import scheduler
 from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.distributed.trial import ENDING
@@ -220,3 +222,29 @@ def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> N
         asha.on_trial_add(None, new)
         assert asha.on_trial_result(None, new, {"rounds_done": 1, SCORE: 0.5}) == "CONTINUE"
         assert (tmp_path / trial_name(1) / ENDING).exists() == lags  # it is asked, not killed
+
+
+def test_a_population_does_not_wait_for_a_trial_that_failed(tmp_path: Path) -> None:
+    sweep = load_sweep(
+        None, ("tune.scheduler=pbt", "tune.trials=3", "tune.space.adapter.shrinkage={uniform=[0.1, 0.9]}")
+    )
+    found = {candidate.number: candidate for candidate in candidates(sweep)}
+    journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(found, 3))
+    population = Population(sweep, found, journal, 2, tmp_path)
+    trials = [Trial("", stub=True, config={"number": number}) for number in found]
+    controller = SimpleNamespace(
+        search_alg=None, get_trials=lambda: trials, get_live_trials=lambda: set(trials)
+    )
+    for trial in trials:
+        population.on_trial_add(controller, trial)
+    for trial in trials[:2]:
+        assert population.choose_trial_to_run(controller) is trial
+        trial.set_status(Trial.RUNNING)
+        trial.update_last_result({"rounds_done": 1, SCORE: 0.5, "time_total_s": 1.0})
+        assert population.on_trial_result(controller, trial, trial.last_result) == "PAUSE"
+        trial.set_status(Trial.PAUSED)
+    assert population.choose_trial_to_run(controller) is trials[2]
+    trials[2].set_status(Trial.RUNNING)
+    assert population.choose_trial_to_run(controller) is None
+    trials[2].set_status(Trial.ERROR)
+    assert population.choose_trial_to_run(controller) in trials[:2]
