@@ -45,8 +45,8 @@ class IndexActor:
     def __init__(self, config: Config, centre: np.ndarray, threads: int) -> None:
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(threads)
-        self.config, self.centre = config, centre
-        self.shards = start_shards(config.estep.shards, threads=threads) if config.estep.shards > 1 else []
+        self.config, self.centre, self.threads = config, centre, threads
+        self.shards: list[Any] = []
         self.graphs: Graphs | None = None
         self.round = -1
         self.shares: dict[int, Share] = {}
@@ -74,7 +74,9 @@ class IndexActor:
             [block for share in ordered for block in share.query],
             [block for share in ordered for block in share.reference],
         )
-        if self.shards:
+        if estep.shards > 1:
+            # Not before the first round: the workers' nodes may come up with the workers.
+            self.shards = self.shards or start_shards(estep.shards, threads=self.threads)
             search = in_shards(views, len(self.shards), estep.index, asking(self.shards))
             labels = match_by(search, ordered[0], estep)
         else:

@@ -6,6 +6,7 @@ from typing import Any
 import faiss
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cvgl_ray.em.nearest import Found
 from cvgl_ray.em.shards import Ask, AskEach, search_shard
@@ -27,11 +28,15 @@ class IndexShard:
 
 
 def start_shards(count: int, *, threads: int) -> list[Any]:
-    """Start shards on as many nodes as there are; they end with the actor that started them."""
-    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")(
-        IndexShard
-    )
-    return [remote.remote(threads) for _ in range(count)]
+    """Start shards, in turn on each node that has CPUs; they end with the actor that started them."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    shards = []
+    for number in range(count):
+        # Soft: another node where it is gone. Ray's own "SPREAD" put four of six shards on one of three.
+        place = NodeAffinitySchedulingStrategy(nodes[number % len(nodes)], soft=True)
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": place}
+        shards.append(ray.remote(**options)(IndexShard).remote(threads))
+    return shards
 
 
 def asking(shards: Sequence[Any]) -> AskEach:
