@@ -125,7 +125,8 @@ def linear(
 
 def closed_rows() -> dict[str, Make]:
     """The first table: the product, then one thing more."""
-    sets = {kind: (kind,) for kind in ("headings", "crops", "photometric", "scale")}
+    kinds = ("headings", "crops", "photometric", "scale")
+    sets: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in kinds}
     sets["headings and crops"] = ("headings", "crops")
     return {
         "the product": closed,

@@ -30,13 +30,10 @@ class IndexShard:
 def start_shards(count: int, *, threads: int) -> list[Any]:
     """Start shards, in turn on each node that has CPUs; they end with the actor that started them."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    shards = []
-    for number in range(count):
-        # Soft: another node where it is gone. Ray's own "SPREAD" put four of six shards on one of three.
-        place = NodeAffinitySchedulingStrategy(nodes[number % len(nodes)], soft=True)
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": place}
-        shards.append(ray.remote(**options)(IndexShard).remote(threads))
-    return shards
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(IndexShard)
+    # Soft: another node where it is gone. Ray's own "SPREAD" put four of six shards on one of three.
+    places = [NodeAffinitySchedulingStrategy(nodes[n % len(nodes)], soft=True) for n in range(count)]
+    return [actor.options(scheduling_strategy=place).remote(threads) for place in places]
 
 
 def asking(shards: Sequence[Any]) -> AskEach:
