@@ -33,7 +33,7 @@ def worker(arguments: dict[str, Any]) -> None:
     state = latest_state(arguments["state"])
     if state is not None:
         learner.load_state_dict(state)
-        if halves is not None:
+        if halves is not None and "halves" in state:  # else they are trained once more
             halves.load_state_dict(state["halves"])
     if isinstance(learner, GradientLearner):
         # Buffers are equal on all workers by construction; broadcasting them would only cost time.
