@@ -125,7 +125,9 @@ def linear(
 
 def closed_rows() -> dict[str, Make]:
     """The first table: the product, then one thing more."""
-    sets = {kind: (kind,) for kind in ("headings", "crops", "photometric", "scale")}
+    sets: dict[str, tuple[str, ...]] = {
+        kind: (kind,) for kind in ("headings", "crops", "photometric", "scale")
+    }
     sets["headings and crops"] = ("headings", "crops")
     return {
         "the product": closed,
