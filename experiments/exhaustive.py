@@ -33,10 +33,9 @@ def main(sweep: str, overrides: tuple[str, ...], output: Path, processes: int) -
     click.echo("| trial | score | R@1 query->reference | R@1 reference->query | seconds | values |")
     click.echo("| --- | --: | --: | --: | --: | --- |")
     for line in lines:
-        forth, back = line["R@1"]
-        values = json.dumps(found[line["name"]].values)
-        cells = (line["name"], f"{_score(line):.3f}", forth, back, f"{line['seconds']:.1f}", values)
-        click.echo(f"| {' | '.join(map(str, cells))} |")
+        figures = [f"{figure:.1f}" for figure in (*line["R@1"], line["seconds"])]
+        cells = (line["name"], f"{_score(line):.3f}", *figures, json.dumps(found[line["name"]].values))
+        click.echo(f"| {' | '.join(cells)} |")
 
 
 def _score(line: dict[str, Any]) -> float:
