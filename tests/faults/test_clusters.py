@@ -30,7 +30,10 @@ def test_a_cluster_of_its_own(fault: str, tmp_path: Path) -> None:
             str(tmp_path),
         ],
         cwd=Path(__file__).parent,
-        env=os.environ | QUICK_RAY | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+        env=os.environ
+        | QUICK_RAY
+        | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
