@@ -30,8 +30,9 @@ class IndexShard:
 def start_shards(count: int, *, threads: int) -> list[Any]:
     """Start shards, in turn on each node that has CPUs; they end with the actor that started them."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(IndexShard)
-    # Soft: another node where it is gone. Ray's own "SPREAD" put four of six shards on one of three.
+    # Ray gives an actor that wants nothing to any node, whatever it is told; a byte of memory is something.
+    actor: Any = ray.remote(num_cpus=0, memory=1, max_restarts=-1, max_task_retries=-1)(IndexShard)
+    # Soft: another node where it is gone.
     places = [NodeAffinitySchedulingStrategy(nodes[n % len(nodes)], soft=True) for n in range(count)]
     return [actor.options(scheduling_strategy=place).remote(threads) for place in places]
 
