@@ -14,6 +14,7 @@ def cluster() -> Iterator[str]:
 
     os.environ.update(QUICK_RAY)
     ray.init(
+        address="local",  # whatever else runs on this machine
         num_cpus=2,
         include_dashboard=False,
         logging_level="ERROR",

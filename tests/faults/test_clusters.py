@@ -99,6 +99,8 @@ def lose_a_node(folder: str) -> None:
         torch.testing.assert_close(state["adapter"][name], value, rtol=1e-3, atol=1e-4)
     gap = max(abs(a - b) for a, b in zip(losses, expected, strict=True))
     print(f"{rounds} rounds, largest difference of a loss {gap:.1e}")
+    ray.shutdown()
+    cluster.shutdown()  # it leaves its address in Ray's folder, where the next `ray.init` looks
 
 
 def last_checkpoint_round(output: Path) -> int:
@@ -133,6 +135,7 @@ def crowd_the_object_store(folder: str) -> None:
         ),
     )
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         logging_level="ERROR",
