@@ -16,7 +16,7 @@ def cluster() -> Iterator[str]:
     ray.init(
         address="local",  # whatever else runs on this machine
         num_cpus=2,
-        include_dashboard=False,
+        include_dashboard=True,  # Ray Train asks it what a run that was killed had reserved
         logging_level="ERROR",
         log_to_driver=False,
         object_store_memory=200_000_000,

@@ -16,6 +16,7 @@ from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.index_actor import show_rounds, start_index_actor
 from cvgl_ray.distributed.pictures import Example
+from cvgl_ray.distributed.process_group import NoGroup
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
 from cvgl_ray.distributed.worker import worker
@@ -114,6 +115,7 @@ def fit_on_workers(
             "ending": ending,
             "staging": str(staging.resolve()),
         },
+        torch_config=NoGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=_workers(config),  # type: ignore[arg-type]
             use_gpu=config.run.gpu,

@@ -12,6 +12,7 @@ import torch
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import latest_state, save_checkpoint
 from cvgl_ray.distributed.index_actor import actor_matcher
+from cvgl_ray.distributed.process_group import joined_workers
 from cvgl_ray.distributed.tensorboard import score_histograms
 from cvgl_ray.distributed.usage import Usage
 from cvgl_ray.em import collective
@@ -23,10 +24,15 @@ from cvgl_ray.em.loop import run_rounds
 
 def worker(arguments: dict[str, Any]) -> None:
     """Load, resume, then do the rounds up to "until". See `train.fit_on_workers` for the arguments."""
-    config: Config = arguments["config"]
     torch.set_num_threads(arguments["threads"])
-    query, reference = ray.get(list(arguments["features"]))
     device = ray.train.torch.get_device()
+    with joined_workers(device):
+        _rounds(arguments, device)
+
+
+def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
+    config: Config = arguments["config"]
+    query, reference = ray.get(list(arguments["features"]))
     learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
     judges = config.run.agreement and collective.rank() == 0
     halves = HalfModels(query, reference, config) if judges else None
