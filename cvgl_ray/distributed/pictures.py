@@ -80,7 +80,7 @@ def load_tiles(uris: Mapping[str, str], side: int = SIDE_PX) -> dict[str, Image.
 
 def _tile(uri: str, side: int) -> Image.Image:
     try:
-        image = decode(read_bytes(uri))
+        image = decode(read_bytes(uri), side)
     except (BrokenImageError, OSError):
         image = Image.new("RGB", (side, side), (128, 128, 128))
     return ImageOps.pad(image, (side, side), color=(255, 255, 255))

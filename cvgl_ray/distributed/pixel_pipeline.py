@@ -91,10 +91,11 @@ class _Decode:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         backbone: FrozenBackbone = ray.get(self.backbone)
         pretransform = self.pretransforms[batch["view"]]
+        side = backbone.sufficient_side(pretransform)
         pixels, kept, broken, reasons = [], [], [], []
         for row, (digest, uri) in enumerate(zip(batch["digests"], batch["uris"], strict=True)):
             try:
-                pixels.append(backbone.prepare(decode(read_bytes(uri)), pretransform))
+                pixels.append(backbone.prepare(decode(read_bytes(uri), side), pretransform))
                 kept.append(row)
             except (BrokenImageError, OSError) as error:
                 broken.append(digest)

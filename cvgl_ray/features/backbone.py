@@ -17,9 +17,10 @@ from cvgl_ray.features.pretransform import Pretransform, central_crop, orient, p
 
 Layer = Literal["final"] | int
 FACETS = {"query": 0, "key": 1, "value": 2}  # their order in timm's fused qkv projection
-# Images at a time on a CPU. The maps of many outgrow its cache, and memory above 32 MiB is asked of the
-# system anew each time: 64 take a MobileNet twice as long (experiments/LOG.md).
-CPU_IMAGES = 4
+# Pixels of the images taken at a time on a CPU. The maps of many outgrow its cache, and memory above 32 MiB
+# is asked of the system anew each time: 64 images of 224 px take a MobileNet twice as long as four
+# (experiments/LOG.md). Of small images four would be too few: each call rearranges the weights.
+CPU_PIXELS = 4 * 224 * 224
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,15 @@ class FrozenBackbone:
 
     def prepare(self, image: Image.Image, pretransform: Pretransform) -> np.ndarray:
         """Bring an RGB picture, once a central crop, to the model's input: [crops, 3, H, W] uint8."""
-        project = self._projections[pretransform.projection]
+        project = self._projections[pretransform.projection].apply
         return np.stack([np.asarray(project(central_crop(image, share))) for share in pretransform.crops])
+
+    def sufficient_side(self, pretransform: Pretransform) -> int:
+        """Px of a picture's shorter side beyond which `prepare` gains nothing: twice those of its input.
+
+        The other half leaves antialiasing to `prepare`, so that a smaller decode hardly changes a feature.
+        """
+        return 2 * math.ceil(self._projections[pretransform.projection].side / min(pretransform.crops))
 
     @torch.inference_mode()
     def embed(self, images: np.ndarray, pretransform: Pretransform) -> np.ndarray:
@@ -91,8 +99,8 @@ class FrozenBackbone:
         The mean, over crops and orientations, of each variant's L2-normalised feature, L2-normalised again.
         Raises InputError for features that are not finite: broken weights, or a precision of too small range.
         """
-        size = CPU_IMAGES if self.device.type == "cpu" else max(1, len(images))
-        parts = torch.from_numpy(np.ascontiguousarray(images)).split(size)
+        size = len(images) if self.device.type != "cpu" else CPU_PIXELS // math.prod(images.shape[-2:])
+        parts = torch.from_numpy(np.ascontiguousarray(images)).split(max(1, size))
         features = torch.cat([self._mean_of_variants(part, pretransform) for part in parts]).numpy()
         if not np.isfinite(features).all():  # before they reach the store, where they would count as done
             raise InputError(

@@ -17,7 +17,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-Projection = Callable[[Image.Image], torch.Tensor]
+
+@dataclass(frozen=True)
+class Projection:
+    """An RGB picture -> the model's input [3, H, W] uint8, whose shorter side is brought to `side` px."""
+
+    apply: Callable[[Image.Image], torch.Tensor]
+    side: int
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Pretransform:
 def projections(
     data: dict[str, Any], image_size: int | tuple[int, int], crop_fraction: float, interpolation: str
 ) -> dict[str, Projection]:
-    """How an RGB picture becomes the model's input [3, H, W] uint8, by the projection's name.
+    """How an RGB picture becomes the model's input, by the projection's name.
 
     data: the model's own preprocessing, as timm resolves it. image_size: px of a square input (0: the model's
     own), which makes "plane": the picture resized and cut as the model's data was; or height and width of a
@@ -56,13 +62,15 @@ def projections(
     if isinstance(image_size, tuple):
         # A tile of twice the strip's height has a pixel of radius a row, so that unrolling skips none.
         square = make((3, 2 * image_size[0], 2 * image_size[0]), crop_pct=1.0, crop_mode="center")
+        whole = make((3, *image_size), crop_pct=1.0, crop_mode="squash")
         return {
-            "panorama": make((3, *image_size), crop_pct=1.0, crop_mode="squash"),
-            "polar": Compose([square, partial(unroll, shape=image_size)]),
+            "panorama": Projection(whole, max(image_size)),
+            "polar": Projection(Compose([square, partial(unroll, shape=image_size)]), 2 * image_size[0]),
         }
     size = image_size or data["input_size"][-1]
     crop = crop_fraction or data["crop_pct"]
-    return {"plane": make((3, size, size), crop_pct=crop, crop_mode=data["crop_mode"])}
+    plane = make((3, size, size), crop_pct=crop, crop_mode=data["crop_mode"])
+    return {"plane": Projection(plane, math.ceil(size / crop))}
 
 
 def unroll(tile: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

@@ -58,6 +58,7 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
         "backbone": section.model_dump(mode="json", exclude=_SOURCE_FIELDS),
         "weights": weights_digest(backbone.model),
         "preprocessing": {key: data[key] for key in sorted(data)},
+        "decoding": "at twice the model's size or more",
         "pretransform": view.model_dump(mode="json", exclude=implied),
     }
 

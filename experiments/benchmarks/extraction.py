@@ -25,7 +25,7 @@ from timm.data import IMAGENET_DEFAULT_STD as IMAGENET_STD
 from cvgl_ray import config
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.pixel_pipeline import _Embed
-from cvgl_ray.features.backbone import CPU_IMAGES
+from cvgl_ray.features.backbone import CPU_PIXELS
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.recipe import build_backbone
 
@@ -81,7 +81,9 @@ def main(name: str, image_size: int, batch_size: int, batches: int, repeats: int
     model = build_backbone(section).model
     product()
     races = {}
-    for (words, layout), piece in itertools.product(LAYOUTS.items(), (batch_size, CPU_IMAGES)):
+    for (words, layout), piece in itertools.product(
+        LAYOUTS.items(), (batch_size, CPU_PIXELS // image_size**2)
+    ):
         bare_loop(model, pixels[:1], layout, piece)
         peer = partial(bare_loop, model, pixels, layout, piece)
         races[f"{words} by {piece}"] = race(product, peer, repeats)

@@ -57,8 +57,8 @@ def projected_copies(
 @click.option("--references", "count", default=1_000_000, show_default=True)
 @click.option("--queries", default=500, show_default=True)
 @click.option("--dimension", default=64, show_default=True)
-@click.option("--index", "kind", default="IVF2048,Flat", show_default=True, help="as estep.index")
-@click.option("--parameters", multiple=True, default=("nprobe=8", "nprobe=16", "nprobe=32", "nprobe=64"))
+@click.option("--index", "kind", default="IVF2048,SQfp16", show_default=True, help="as estep.index")
+@click.option("--parameters", multiple=True, default=("nprobe=16", "nprobe=32", "nprobe=40", "nprobe=48"))
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--quick", is_flag=True, help="50,000 references of a world of 30 places")
 def main(
@@ -73,7 +73,7 @@ def main(
 ) -> None:
     """Print recall@10 and the ratio of speeds at each search parameter."""
     if quick:
-        count, kind = 50_000, "IVF256,Flat"
+        count, kind = 50_000, "IVF256,SQfp16"
     references, query = projected_copies(*two_tables(tables, 30), count, queries, dimension)
     started = time.perf_counter()
     index = build_index(references, kind)

@@ -1,5 +1,6 @@
 """The frozen backbone against timm called by hand, and what it refuses."""
 
+import io
 import pickle
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
+from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.pooling import gem, ring_members
 from cvgl_ray.features.pretransform import Pretransform, unroll
 from cvgl_ray.features.weights import build_model
@@ -198,6 +200,19 @@ def test_each_crop_is_prepared_apart():
     whole, half = made.prepare(image, Pretransform(crops=(1.0, 0.5)))
     np.testing.assert_array_equal(whole, made.prepare(image, ONCE)[0])
     np.testing.assert_array_equal(half, made.prepare(image.crop((50, 50, 150, 150)), ONCE)[0])
+
+
+def test_what_exceeds_the_sufficient_side_hardly_changes_a_feature():
+    made, view = backbone(crop_fraction=0.5, image_size=32), Pretransform(crops=(0.8, 0.5))
+    assert made.sufficient_side(ONCE) == 2 * 64
+    assert made.sufficient_side(view) == 2 * 128
+    stream = io.BytesIO()
+    photo(40, 40).resize((600, 600), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=95)
+    sides = [decode(stream.getvalue(), side) for side in (0, made.sufficient_side(view), 64)]
+    assert [picture.width for picture in sides] == [600, 300, 75]
+    whole, half, too_small = (made.embed(made.prepare(picture, view)[None], view)[0] for picture in sides)
+    assert 1 - whole @ half < 1e-4
+    assert 1 - whole @ half < 0.1 * (1 - whole @ too_small)
 
 
 def test_a_panorama_is_resized_whole():

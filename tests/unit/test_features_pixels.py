@@ -107,6 +107,19 @@ def test_the_first_picture_of_a_multi_picture_jpeg_is_read():
     np.testing.assert_allclose(decode(content).getpixel((8, 8)), PAINT, atol=3)
 
 
+@pytest.mark.parametrize(("at_least", "expected"), [(0, 512), (257, 512), (256, 256), (100, 128), (10, 64)])
+def test_a_jpeg_is_decoded_no_larger_than_it_must(at_least, expected):
+    content = encoded(noise(64).resize((1024, 512), Image.Resampling.BICUBIC), "JPEG", quality=95)
+    found = decode(content, at_least)
+    assert found.size == (2 * expected, expected)
+    whole = np.asarray(decode(content).reduce(512 // expected), np.float32)
+    assert np.abs(np.asarray(found) - whole).mean() < 2
+
+
+def test_a_png_has_one_size():
+    assert decode(encoded(noise(512)), at_least=100).size == (512, 512)
+
+
 def test_an_empty_file_is_refused():
     with pytest.raises(BrokenImageError, match="the file is empty"):
         decode(b"")
