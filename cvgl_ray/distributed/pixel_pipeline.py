@@ -117,6 +117,7 @@ class _Embed:
         torch.set_num_threads(1)  # an actor holds one core; Ray's own limit yields to OMP_NUM_THREADS
         self.backbone: FrozenBackbone = ray.get(backbone)
         self.backbone.to(device)
+        self.backbone.fold()
         self.pretransforms = pretransforms
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Projection:
-    """An RGB picture -> the model's input [3, H, W] uint8, whose shorter side is brought to `side` px."""
+    """An RGB picture -> the model's input [3, *shape] uint8, whose shorter side is brought to `side` px."""
 
     apply: Callable[[Image.Image], torch.Tensor]
+    shape: tuple[int, int]
     side: int
 
 
@@ -64,13 +65,15 @@ def projections(
         square = make((3, 2 * image_size[0], 2 * image_size[0]), crop_pct=1.0, crop_mode="center")
         whole = make((3, *image_size), crop_pct=1.0, crop_mode="squash")
         return {
-            "panorama": Projection(whole, max(image_size)),
-            "polar": Projection(Compose([square, partial(unroll, shape=image_size)]), 2 * image_size[0]),
+            "panorama": Projection(whole, image_size, max(image_size)),
+            "polar": Projection(
+                Compose([square, partial(unroll, shape=image_size)]), image_size, 2 * image_size[0]
+            ),
         }
     size = image_size or data["input_size"][-1]
     crop = crop_fraction or data["crop_pct"]
     plane = make((3, size, size), crop_pct=crop, crop_mode=data["crop_mode"])
-    return {"plane": Projection(plane, math.ceil(size / crop))}
+    return {"plane": Projection(plane, (size, size), math.ceil(size / crop))}
 
 
 def unroll(tile: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
