@@ -174,7 +174,7 @@ class EStep(Section):
     match: Literal["argmax", "mutual"] = "mutual"  # whether both sides must agree
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = -1.0  # a pair's cosine must exceed it
     first_share: Fraction = 0.7  # of the matched queries, the surest, count in round 1; evenly up to all
-    index: str = "Flat"  # exact, or a faiss string as "IVF2048,Flat;nprobe=32"; for neighbourhood = 0
+    index: str = "Flat"  # exact, or a faiss string as "IVF2048,SQfp16;nprobe=40"; for neighbourhood = 0
     shards: Count = 1  # actors that hold the index, on several nodes where there are; for neighbourhood = 0
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ import torch
 
 from cvgl_ray.em.adapter import ViewCentred
 
-NEGLIGIBLE = 1e-10  # of the largest eigenvalue, in float32
+NEGLIGIBLE = 1e-10  # of the largest eigenvalue
 
 
 class Attenuation(ViewCentred):
@@ -44,11 +44,22 @@ def pair_attenuation(
     directions without any difference keep their length: f = sqrt(a m / ((1 - a) lambda + a m)). Source:
     within-class covariance normalisation, Hatch et al., Interspeech 2006, on pseudo-pairs instead of classes.
     """
-    scaled = differences / (2 * len(differences)) ** 0.5
-    _, singular, directions = torch.linalg.svd(scaled, full_matrices=False)
-    eigenvalues = singular.square()
+    eigenvalues, directions = _principal(differences.double() / (2 * len(differences)) ** 0.5, rank)
     floor = shrinkage * eigenvalues.sum() / len(eigenvalues)
-    largest = eigenvalues[:1].sum()  # 0 without a pair
-    kept = eigenvalues[:rank] > NEGLIGIBLE * largest  # below are directions of rounding alone
-    factors = torch.sqrt(floor / ((1 - shrinkage) * eigenvalues[:rank][kept] + floor))
-    return directions[:rank][kept], factors
+    strongest = eigenvalues[: len(directions)]
+    factors = torch.sqrt(floor / ((1 - shrinkage) * strongest + floor))
+    return directions.to(differences.dtype), factors.to(differences.dtype)
+
+
+def _principal(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All min(n, D) eigenvalues of X^T X, falling, for rows X [n, D] float64, and the first's directions.
+
+    Directions [r, D], r <= count, leave out those of rounding alone. The smaller of X^T X and X X^T is
+    decomposed: a third of the time of X's singular values, and float64 makes up for the squares.
+    """
+    wide = len(rows) < rows.shape[1]
+    eigenvalues, vectors = torch.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    eigenvalues, vectors = eigenvalues.flip(0).clamp(min=0), vectors.flip(1)
+    kept = int((eigenvalues[:count] > NEGLIGIBLE * eigenvalues[:1].sum()).sum())
+    directions = vectors[:, :kept].T
+    return eigenvalues, directions @ rows / eigenvalues[:kept, None].sqrt() if wide else directions

@@ -5,12 +5,13 @@ is evidence that no single similarity holds, and the many drone images of a plac
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.sparse
 import torch
 
-from cvgl_ray.em.index import build_index, search
+from cvgl_ray.em.exact import search_within
 from cvgl_ray.errors import InputError
 
 MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few such matrices exist at a time
@@ -32,11 +33,12 @@ def view_graph(rows: np.ndarray) -> scipy.sparse.csr_array:
     if count < 2:
         return scipy.sparse.csr_array((count, count), dtype=np.float32)
     k = min(math.ceil(math.sqrt(count)), count - 1)
-    scores, ids = search(build_index(rows), rows, k + 1)
-    sources = np.repeat(np.arange(count), scores.shape[1])
-    keep = (ids.ravel() != sources) & (scores.ravel() > 0)
+    found = search_within(rows, k + 1)
+    scores, ids = found.scores.ravel(), found.ids.ravel()
+    sources = np.repeat(np.arange(count), k + 1)
+    keep = (ids != sources) & (scores > 0)
     links = scipy.sparse.csr_array(
-        (scores.ravel()[keep], (sources[keep], ids.ravel()[keep])), shape=(count, count), dtype=np.float32
+        (scores[keep], (sources[keep], ids[keep])), shape=(count, count), dtype=np.float32
     )
     links = links.maximum(links.T)
     sums = np.asarray(links.sum(axis=1)).ravel()
@@ -61,10 +63,18 @@ def neighbourhood_scores(scores: torch.Tensor, graphs: Graphs, weight: float) ->
     base = _standardised(scores)
     total = base
     for _ in range(ITERATIONS):
-        match = sinkhorn(total / SINKHORN_TEMPERATURE, SINKHORN_ITERATIONS).exp().numpy()
-        around = torch.from_numpy(np.ascontiguousarray((graphs[1] @ (graphs[0] @ match).T).T))
-        total = base + weight * _standardised(csls(around, SCALE_NEIGHBOURS))
+        match = sinkhorn(total / SINKHORN_TEMPERATURE, SINKHORN_ITERATIONS).numpy()
+        around = np.ascontiguousarray(_average(graphs[1], _average(graphs[0], match).T).T)
+        total = base + weight * _standardised(csls(torch.from_numpy(around), SCALE_NEIGHBOURS))
     return total
+
+
+def _average(graph: scipy.sparse.csr_array, rows: np.ndarray) -> np.ndarray:
+    """Each row's neighbours' mean: graph [n, n] @ rows [n, m], a share of the graph a thread."""
+    threads = torch.get_num_threads()
+    cuts = np.linspace(0, graph.shape[0], threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:  # SciPy multiplies in one thread, and lets others run meanwhile
+        return np.concatenate(list(pool.map(lambda a, b: graph[a:b] @ rows, cuts[:-1], cuts[1:])))
 
 
 def csls(similarity: torch.Tensor, neighbours: int) -> torch.Tensor:
@@ -77,11 +87,17 @@ def csls(similarity: torch.Tensor, neighbours: int) -> torch.Tensor:
 
 
 def sinkhorn(logits: torch.Tensor, iterations: int) -> torch.Tensor:
-    """Log of a matrix [n, m] scaled towards equal column sums and rows that sum to 1 (Sinkhorn, 1964)."""
+    """exp of logits [n, m], scaled towards equal column sums and rows that sum to 1 (Sinkhorn, 1964).
+
+    Products with the scales of rows and columns take a sixth of the time of logarithms of sums; float64 holds
+    a range of logits of 690, and what lies lower counts as that.
+    """
+    kernel = (logits - logits.max()).double().exp_().clamp_(min=1e-300)
+    rows = torch.ones(len(kernel), dtype=torch.float64)
     for _ in range(iterations):
-        logits = logits - logits.logsumexp(dim=0, keepdim=True)
-        logits = logits - logits.logsumexp(dim=1, keepdim=True)
-    return logits
+        columns = 1 / (rows @ kernel)
+        rows = 1 / (kernel @ columns)
+    return kernel.mul_(rows[:, None]).mul_(columns).to(logits.dtype)
 
 
 def _standardised(matrix: torch.Tensor) -> torch.Tensor:

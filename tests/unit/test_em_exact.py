@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cvgl_ray.em.exact import Nearest, merge, search_both
+from cvgl_ray.em.exact import Nearest, merge, search_both, search_within
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (7, 7), (23, 9), (9, 40), (20, 20)])
@@ -48,3 +48,12 @@ def test_a_shard_that_found_nothing_leaves_the_others_answer():
     nothing = Nearest(np.array([[-1, -1]]), np.full((1, 2), -np.inf, np.float32))
     merged = merge([nothing, found], [0, 10], 3)
     assert merged.ids.tolist() == [[11, 10, -1]]
+
+
+@pytest.mark.parametrize("tile", [4, 7, 100])
+@pytest.mark.parametrize("k", [1, 5, 23])
+def test_a_view_searched_in_itself_equals_a_search_of_its_copy(tile, k):
+    rows = np.random.default_rng(0).standard_normal((23, 6), dtype=np.float32)
+    found, expected = search_within(rows, k, tile=tile), search_both(rows, rows, k, k)[0]
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

@@ -99,10 +99,19 @@ def test_csls_and_sinkhorn_equal_loops():
     matrix = np.random.default_rng(0).normal(size=(9, 4))
     np.testing.assert_allclose(csls(torch.from_numpy(matrix), 3).numpy(), naive_csls(matrix, 3))
     np.testing.assert_allclose(csls(torch.from_numpy(matrix), 99).numpy(), naive_csls(matrix, 99))
-    match = sinkhorn(torch.from_numpy(matrix), SINKHORN_ITERATIONS).exp().numpy()
+    match = sinkhorn(torch.from_numpy(matrix), SINKHORN_ITERATIONS).numpy()
     np.testing.assert_allclose(match, naive_sinkhorn(matrix))
     np.testing.assert_allclose(match.sum(1), 1)
     np.testing.assert_allclose(match.sum(0), 9 / 4, rtol=1e-3)
+
+
+def test_sinkhorn_of_one_certain_pair_among_many_stays_finite():
+    logits = torch.zeros(40, 30)
+    logits[3, 4] = 3000.0
+    match = sinkhorn(logits, SINKHORN_ITERATIONS)
+    assert match.isfinite().all()
+    assert match[3].argmax() == 4
+    torch.testing.assert_close(match.sum(1), torch.ones(40))
 
 
 def block_graph(groups):
