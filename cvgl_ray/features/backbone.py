@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import nn
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.folding import fold_batch_norms
+from cvgl_ray.features.layers import Layer, check_layers, depth
 from cvgl_ray.features.pooling import pool, ring_members
 from cvgl_ray.features.pretransform import Pretransform, central_crop, orient, projections
 
-Layer = Literal["final"] | int
 FACETS = {"query": 0, "key": 1, "value": 2}  # their order in timm's fused qkv projection
 # Pixels of the images taken at a time on a CPU. The maps of many outgrow its cache, and memory above 32 MiB
 # is asked of the system anew each time: 64 images of 224 px take a MobileNet twice as long as four
@@ -65,7 +65,7 @@ class FrozenBackbone:
         self.pooling, self.gem_power, self.rings = pooling, gem_power, tuple(rings)
         self.normalize_tokens = normalize_tokens
         self.device, self.dtype = torch.device(device), dtype
-        _check_layers(model, self.layers, facet, pooling)
+        check_layers(model, self.layers, facet, pooling)
         # Channels last: convolutions on CPUs run up to 1.4 times faster (experiments/LOG.md).
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device, dtype).to(memory_format=torch.channels_last)
@@ -206,40 +206,4 @@ class FrozenBackbone:
 
     @property
     def _depth(self) -> int:
-        return _depth(self.model, self.facet)
-
-
-def _depth(model: nn.Module, facet: str) -> int:
-    """How many layers can be asked for by index."""
-    return len(model.blocks) if facet != "token" else len(model.feature_info)  # type: ignore[arg-type]
-
-
-def _check_layers(model: nn.Module, layers: Sequence[Layer], facet: str, pooling: str) -> None:
-    """One sentence for a layer, facet or class token that this model does not have."""
-    numbered = [int(layer) for layer in layers if layer != "final"]
-    name = type(model).__name__
-    if pooling == "cls" and getattr(model, "cls_token", None) is None:
-        raise InputError(
-            f"pooling 'cls' needs a class token, and {name} has none; use 'gem', 'mean' or 'max'"
-        )
-    if facet != "token" and not _has_fused_qkv(model):
-        raise InputError(f"facet {facet!r} needs blocks with one qkv projection, and {name} has none")
-    if not numbered:
-        return
-    if not hasattr(model, "forward_intermediates"):
-        raise InputError(f'{name} gives no intermediate layers; use layers = ["final"]')
-    count = _depth(model, facet)
-    for layer in numbered:
-        if not -count <= layer < count:
-            raise InputError(f"layer {layer} is not one of the {count} layers of {name} (0 to {count - 1})")
-    if len({layer % count for layer in numbered}) < len(numbered):
-        raise InputError(f"layers {numbered} name one of the {count} layers of {name} twice; name each once")
-
-
-def _has_fused_qkv(model: nn.Module) -> bool:
-    """Whether every block calls one linear qkv whose output a hook can catch (EVA's adds its bias apart)."""
-    blocks = getattr(model, "blocks", None) or [None]
-    attention = [getattr(block, "attn", None) for block in blocks]
-    return all(
-        getattr(part, "qkv", None) is not None and getattr(part, "q_bias", None) is None for part in attention
-    )
+        return depth(self.model, self.facet)
