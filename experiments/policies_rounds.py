@@ -74,7 +74,7 @@ def inverted_softmax(cosines: torch.Tensor, temperature: float) -> torch.Tensor:
 
 def balanced(cosines: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log of the assignment that uses all references alike (Sinkhorn's scaling; Cuturi, NeurIPS 2013)."""
-    return sinkhorn(cosines / (temperature * cosines.std()), 20).log()
+    return sinkhorn((cosines / (temperature * cosines.std())).double(), 20).log().float()
 
 
 def with_dustbin(cosines: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import ray.train
 import ray.train.collective
@@ -12,13 +13,21 @@ import torch
 import torch.distributed as dist
 from ray.train.backend import Backend
 
+TIMEOUT = timedelta(
+    hours=2
+)  # of any wait for another worker: rank 0 alone waits for an E-step, the others for it
+
+
+class _SharedDevices(Backend):
+    share_cuda_visible_devices = True  # among a node's workers, so that NCCL finds the way between them
+
 
 class NoGroup(ray.train.torch.TorchConfig):
     """Ray Train opens no process group: `joined_workers` does."""
 
     @property
     def backend_cls(self) -> type[Backend]:
-        return Backend
+        return _SharedDevices
 
 
 @contextmanager
@@ -26,19 +35,31 @@ def joined_workers(device: torch.device) -> Iterator[None]:
     """A process group of all workers of this Ray Train run; one worker needs none.
 
     Ray's own (TorchConfig) meets at a store that listens on every address of rank 0's machine. This one
-    listens on the address by which Ray knows the node: the loopback, where the cluster is this machine alone.
+    listens on the address by which Ray knows the node: the loopback, where the command line started the
+    cluster. Gloo's own sockets are on the host name's address, or that of GLOO_SOCKET_IFNAME.
     """
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     if size == 1:
         yield
         return
-    listener = socket.create_server((ray.util.get_node_ip_address(), 0)) if rank == 0 else None
+    listener = _listener() if rank == 0 else None
     address, port = ray.train.collective.broadcast_from_rank_zero(listener and listener.getsockname()[:2])
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        address, port, size, is_master=rank == 0, master_listen_fd=listener.detach() if listener else None
+        address,
+        port,
+        size,
+        is_master=rank == 0,
+        timeout=TIMEOUT,
+        master_listen_fd=listener.detach() if listener else None,
     )
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     yield
+    ray.train.collective.barrier()  # rank 0 holds the store
     dist.destroy_process_group()  # after a failure Ray ends the processes
+
+
+def _listener() -> socket.socket:
+    address = ray.util.get_node_ip_address()
+    return socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)

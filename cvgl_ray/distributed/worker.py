@@ -81,4 +81,7 @@ def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> No
 
 def _asked_to_end(ending: Path | None) -> bool:
     """Whether some worker sees the file that asks for an early end; all of them hear the same."""
-    return ending is not None and bool(collective.total(torch.tensor(float(ending.exists()))) > 0)
+    if ending is None:
+        return False
+    seen = torch.tensor(float(ending.exists()), device=ray.train.torch.get_device())
+    return bool(collective.total(seen) > 0)

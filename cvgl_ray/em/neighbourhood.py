@@ -14,7 +14,7 @@ import torch
 from cvgl_ray.em.exact import search_within
 from cvgl_ray.errors import InputError
 
-MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few such matrices exist at a time
+MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few exist at a time, one of them in float64
 ITERATIONS = 6
 SINKHORN_ITERATIONS = 20
 SINKHORN_TEMPERATURE = 0.3  # in standard deviations of the scores
@@ -71,7 +71,7 @@ def neighbourhood_scores(scores: torch.Tensor, graphs: Graphs, weight: float) ->
 
 def _average(graph: scipy.sparse.csr_array, rows: np.ndarray) -> np.ndarray:
     """Each row's neighbours' mean: graph [n, n] @ rows [n, m], a share of the graph a thread."""
-    threads = torch.get_num_threads()
+    threads, rows = torch.get_num_threads(), np.ascontiguousarray(rows)  # else SciPy copies it in each thread
     cuts = np.linspace(0, graph.shape[0], threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:  # SciPy multiplies in one thread, and lets others run meanwhile
         return np.concatenate(list(pool.map(lambda a, b: graph[a:b] @ rows, cuts[:-1], cuts[1:])))

@@ -83,11 +83,21 @@ class FrozenBackbone:
 
     @torch.inference_mode()
     def fold(self) -> None:
-        """Make a convolutional model quicker; its features stay the same but for rounding."""
+        """Make a convolutional model of float32 quicker; its features stay the same but for rounding.
+
+        In half precision rounding is too coarse to tell whether they do: such a model stays as it is.
+        """
+        if self.dtype != torch.float32:
+            return
         shape = next(iter(self._projections.values())).shape
         sample = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
         sample = sample.to(self.device, self.dtype, memory_format=torch.channels_last)
-        fold_batch_norms(self.model, lambda: [layer.patches for layer in self._maps(sample)])
+
+        def outputs() -> list[torch.Tensor]:
+            parts = [part for layer in self._maps(sample) for part in (layer.patches, layer.prefix)]
+            return [part for part in parts if part is not None]
+
+        fold_batch_norms(self.model, outputs)
 
     def prepare(self, image: Image.Image, pretransform: Pretransform) -> np.ndarray:
         """Bring an RGB picture, once a central crop, to the model's input: [crops, 3, H, W] uint8."""
@@ -95,9 +105,9 @@ class FrozenBackbone:
         return np.stack([np.asarray(project(central_crop(image, share))) for share in pretransform.crops])
 
     def sufficient_side(self, pretransform: Pretransform) -> int:
-        """Px of a picture's shorter side beyond which `prepare` gains nothing: twice those of its input.
+        """Px of a picture's shorter side beyond which a feature hardly changes.
 
-        The other half leaves antialiasing to `prepare`, so that a smaller decode hardly changes a feature.
+        Twice what `prepare` brings it to for the smallest crop: the other half is for its antialiasing.
         """
         return 2 * math.ceil(self._projections[pretransform.projection].side / min(pretransform.crops))
 

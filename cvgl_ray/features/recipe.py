@@ -51,15 +51,13 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
 
     JSON values only. Two recipes that are equal give the same features; checkpoint paths do not enter.
     """
-    # Left out at its default: features extracted when it was the only projection stay valid.
-    implied = {"projection"} if view.projection == "plane" else None
     data = backbone.preprocessing
     return {
         "backbone": section.model_dump(mode="json", exclude=_SOURCE_FIELDS),
         "weights": weights_digest(backbone.model),
         "preprocessing": {key: data[key] for key in sorted(data)},
         "decoding": "at twice the model's size or more",
-        "pretransform": view.model_dump(mode="json", exclude=implied),
+        "pretransform": view.model_dump(mode="json"),
     }
 
 

@@ -82,7 +82,7 @@ def main(name: str, image_size: int, batch_size: int, batches: int, repeats: int
     product()
     races = {}
     for (words, layout), piece in itertools.product(
-        LAYOUTS.items(), (batch_size, CPU_PIXELS // image_size**2)
+        LAYOUTS.items(), (batch_size, max(1, CPU_PIXELS // image_size**2))
     ):
         bare_loop(model, pixels[:1], layout, piece)
         peer = partial(bare_loop, model, pixels, layout, piece)

@@ -48,6 +48,14 @@ def test_a_model_without_batch_normalisation_is_not_touched():
     assert all(torch.equal(*both) for both in zip(weights, model.state_dict().values(), strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_left_alone(dtype):
+    model = build_model("test_resnet", pretrained=False, seed=0)
+    found = norms(model)
+    FrozenBackbone(model, image_size=64, dtype=dtype).fold()
+    assert norms(model) == found > 0
+
+
 class Branching(nn.Module):
     """A convolution and a normalisation, put together in one of several ways."""
 

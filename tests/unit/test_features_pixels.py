@@ -116,6 +116,13 @@ def test_a_jpeg_is_decoded_no_larger_than_it_must(at_least, expected):
     assert np.abs(np.asarray(found) - whole).mean() < 2
 
 
+def test_a_smaller_decode_is_upright_too():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = encoded(noise(64).resize((1024, 512), Image.Resampling.BICUBIC), "JPEG", exif=exif)
+    assert decode(content, at_least=200).size == (256, 512)
+
+
 def test_a_png_has_one_size():
     assert decode(encoded(noise(512)), at_least=100).size == (512, 512)
 

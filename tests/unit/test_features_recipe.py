@@ -87,11 +87,6 @@ def test_another_pretransform_has_another_name(fields):
     assert print_of(TINY, **fields) != print_of(TINY)
 
 
-def test_features_from_before_there_were_projections_stay_valid():
-    made = recipe(build_backbone(TINY), TINY, config.Pretransform())
-    assert made["pretransform"] == {"orientations": 1, "crops": [1.0], "flip": False}
-
-
 def test_where_the_weights_lie_does_not_matter_but_what_they_are_does(tmp_path):
     names = []
     random = changed(image_size=0)
