@@ -13,9 +13,8 @@ import torch
 import torch.distributed as dist
 from ray.train.backend import Backend
 
-TIMEOUT = timedelta(
-    hours=2
-)  # of any wait for another worker: rank 0 alone waits for an E-step, the others for it
+# Of any wait for another worker: rank 0 waits for an E-step, and the others for rank 0.
+TIMEOUT = timedelta(hours=2)
 
 
 class _SharedDevices(Backend):

@@ -20,9 +20,8 @@ def fold_batch_norms(model: nn.Module, outputs: Callable[[], list[torch.Tensor]]
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return 0
-    pairs = _pairs(model, outputs)
+    expected, pairs = _run(model, outputs)
     names = {module: name for name, module in model.named_modules()}
-    expected = outputs()
     for convolution, norm in pairs:
         model.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
         model.set_submodule(names[norm], _activation(norm))
@@ -37,10 +36,10 @@ def fold_batch_norms(model: nn.Module, outputs: Callable[[], list[torch.Tensor]]
     return 0
 
 
-def _pairs(
+def _run(
     model: nn.Module, outputs: Callable[[], list[torch.Tensor]]
-) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions and normalisations that are called once, one on what the other returns."""
+) -> tuple[list[torch.Tensor], list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
+    """The outputs, and the convolutions and normalisations called once, one on what the other returned."""
     made: list[tuple[torch.Tensor, nn.Conv2d]] = []  # which keeps the tensors, so that no other has their id
     read: list[tuple[torch.Tensor, nn.BatchNorm2d]] = []
     hooks = []
@@ -50,14 +49,14 @@ def _pairs(
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(lambda norm, rows: read.append((rows[0], norm))))
     try:
-        outputs()
+        expected = outputs()
     finally:
         for hook in hooks:
             hook.remove()
     calls = Counter(module for _, module in [*made, *read])
     maker = {id(output): convolution for output, convolution in made}
     found = [(maker[id(rows)], norm) for rows, norm in read if id(rows) in maker]
-    return [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]
+    return expected, [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]
 
 
 def _activation(norm: nn.BatchNorm2d) -> nn.Module:
