@@ -25,9 +25,9 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.em.loop import frozen_graphs, local_matcher, run_rounds
 from cvgl_ray.em.retrieval import Retriever, training_banks
-from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows, view_mean
 from cvgl_ray.errors import InputError
-from cvgl_ray.files import write_atomically
+from cvgl_ray.features.views import QUERY, REFERENCE, unit_rows, view_mean
+from cvgl_ray.storage.files import write_atomically
 
 Sides = list[np.ndarray]  # something of each view
 Split = list[tuple[np.ndarray, np.ndarray]]  # of each view: which images are adapted to, which evaluated

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
-from cvgl_ray.em.views import unit_rows
 from cvgl_ray.features import pretransform
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.recipe import build_backbone, recipe
 from cvgl_ray.features.store import fingerprint
-from cvgl_ray.files import file_digest, write_atomically
+from cvgl_ray.features.views import unit_rows
+from cvgl_ray.storage.files import file_digest, write_atomically
+from cvgl_ray.storage.filesystem import read_bytes
 
 Shot = tuple[float, int, str]  # central crop, quarter turns, "photometric" or ""
 CROPS, JITTER = (0.85, 0.7, 0.55), 0.93

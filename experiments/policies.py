@@ -26,9 +26,9 @@ from cvgl_ray.config import Config, load_config
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.loop import start
 from cvgl_ray.em.retrieval import training_banks
-from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable, select
+from cvgl_ray.features.views import QUERY, REFERENCE, unit_rows
 
 Tables = dict[str, FeatureTable]  # by view
 Figures = dict[str, np.ndarray]  # row -> R@1 of each draw

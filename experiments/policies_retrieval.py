@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.retrieval import Banks, Retriever
-from cvgl_ray.em.views import QUERY, REFERENCE
+from cvgl_ray.features.views import QUERY, REFERENCE
 
 # Embeddings of queries [Q, W], gallery [G, W], the training's of the queries' view [n, W] -> scores [Q, G].
 Compare = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from cvgl_ray.config import Config
 from cvgl_ray.em.attenuation import Attenuation
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.exact import Nearest
 from cvgl_ray.em.matching import accepted
 from cvgl_ray.em.neighbourhood import csls, neighbourhood_scores, sinkhorn, view_graph
 from cvgl_ray.em.siblings import siblings
-from cvgl_ray.em.views import QUERY, REFERENCE, view_mean
+from cvgl_ray.features.views import QUERY, REFERENCE, view_mean
+from cvgl_ray.search.exact import Nearest
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # cosines [nq, nr] -> scores [nq, nr]
 Pair = tuple[torch.Tensor, torch.Tensor]  # something of the query view and of the reference view
