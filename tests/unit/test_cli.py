@@ -116,7 +116,7 @@ def test_no_command_shows_the_help(run):
         (["evaluate", "--output", "x", "--bundle", "s3://b/w"], "'s3://b/w' is a URI, and this takes"),
         (["synth", "--output", "w", "--places", "many"], "'many' is not a valid integer"),
         (["synth", "--output", "w", "--image-size", "8"], "8 is not in the range x>=32"),
-        (["train", "--output", "x", "--config", "none.toml"], "configuration none.toml cannot be read"),
+        (["train", "--output", "x", "--config", "none.toml"], "--config none.toml: the file cannot be read"),
         (
             ["tune", "--output", "x", "--set", "tune.trials=3"],
             "'tune': space is empty; name at least one key",
