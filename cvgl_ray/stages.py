@@ -19,7 +19,7 @@ from cvgl_ray.features.store import FeatureTable, read_table, select
 from cvgl_ray.reports.pictures import final_sheets, round_sheets
 from cvgl_ray.reports.projector import project_pairs
 from cvgl_ray.reports.tensorboard import write_evaluation, write_training
-from cvgl_ray.storage import run_folder
+from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import write_atomically, write_json
 from cvgl_ray.storage.run_folder import RunFolder
 
@@ -47,7 +47,7 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
     A run that is already complete returns its metrics at once. Returns metrics.json's tree.
     """
     with run_folder.opened(output) as folder:
-        run_folder.claim(folder.path, config)
+        run_record.claim(folder.path, "train", config)
         complete = folder.path / ".complete"
         if complete.exists():
             return finished(folder.path)

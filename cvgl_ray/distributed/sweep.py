@@ -22,7 +22,7 @@ from cvgl_ray.reports import sweep as sweep_report
 from cvgl_ray.reports.hparams import write_hparams
 from cvgl_ray.reports.sweep import TrialRow
 from cvgl_ray.stages import finished, load_features, training_tables, write_metrics
-from cvgl_ray.storage import run_folder
+from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import write_atomically, write_text
 from cvgl_ray.tuning.candidates import Candidate, candidates, feature_key, swept_values
 from cvgl_ray.tuning.config import Sweep
@@ -48,7 +48,9 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         check_population(sweep)
     found = {candidate.number: candidate for candidate in candidates(sweep)}
     with run_folder.locked(output):
-        run_folder.claim(output, sweep.base, sweep.tune.model_dump(mode="json", exclude={"concurrency"}))
+        run_record.claim(
+            output, "tune", sweep.base, {"tune": sweep.tune.model_dump(mode="json", exclude={"concurrency"})}
+        )
         complete = output / ".complete"
         if complete.exists():
             return finished(output)
