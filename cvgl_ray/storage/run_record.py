@@ -1,7 +1,7 @@
 """run.json: which command made a folder, with which configuration, versions and code; it claims the folder.
 
-A command claims the sections that it reads. An extraction claims its data set alone, and anything may follow it;
-no other two commands share a folder.
+A command claims the sections that it reads. An extraction claims its data set alone, and anything may
+follow it; no other two commands share a folder.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cvgl_ray.config import Config
+from cvgl_ray.config.differences import first_difference
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.files import write_json
 
@@ -27,8 +28,8 @@ _READ = {
     "tune": tuple(Config.model_fields),
 }
 _CLAIMED = _READ | {"extract": ("dataset",)}
-# What may differ between two runs into one folder: resources and places, nothing that changes the result. Of a
-# checkpoint's file the content is claimed.
+# What may differ between two runs into one folder: resources and places, nothing that changes the result.
+# Of a checkpoint's file the content is claimed.
 _FREE = {
     "run": {"workers", "min_workers", "gpu", "max_failures"},
     "features": {"actors", "cache", "verify"},
@@ -60,7 +61,7 @@ def check_claim(output: Path, stage: str, config: Config, more: Mapping[str, Any
         was, now = was | recorded["more"], now | _identity(config, more)
         if not (_WEIGHTS in was and _WEIGHTS in now):  # the file is not there any more, or was not looked at
             was.pop(_WEIGHTS, None), now.pop(_WEIGHTS, None)
-    difference = _difference(was, now)
+    difference = first_difference(was, now)
     if difference:
         raise InputError(
             f"{output} holds a run of another configuration ({difference}); choose another --output, "
@@ -102,19 +103,6 @@ def _read(output: Path) -> dict[str, Any]:
         return {**found, "config": config, "more": dict(found["more"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read; remove the folder or choose another --output") from error
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """The first key whose value differs, with both values; empty where none does."""
-    for key in {**old, **new}:
-        was, value = old.get(key), new.get(key)
-        if isinstance(was, dict) and isinstance(value, dict):
-            inner = _difference(was, value, f"{prefix}{key}.")
-            if inner:
-                return inner
-        elif was != value:
-            return f"{prefix}{key} was {was!r}, now {value!r}"
-    return ""
 
 
 def _provenance() -> dict[str, Any]:
