@@ -15,7 +15,7 @@ import click
 
 from cvgl_ray.config import load_config
 from cvgl_ray.errors import InputError, root_cause
-from cvgl_ray.sweep_config import load_sweep
+from cvgl_ray.tuning.config import load_sweep
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.
 _DISK_ERRORS = (
@@ -99,7 +99,7 @@ def cli() -> None:
 def extract(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
     """Extract the frozen features of a data set into OUTPUT/features."""
     config = load_config(config_path, overrides)
-    from cvgl_ray.distributed.stages import extract_stage
+    from cvgl_ray.stages import extract_stage
 
     found = extract_stage(config, output, address).extraction
     click.echo(
@@ -115,7 +115,7 @@ def extract(config_path: str | None, overrides: tuple[str, ...], output: str, ad
 def train(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
     """Adapt to the training images, leave OUTPUT/bundle, evaluate where labels exist."""
     config = load_config(config_path, overrides)
-    from cvgl_ray.distributed.stages import train_stage
+    from cvgl_ray.stages import train_stage
 
     _print_report(train_stage(config, output, address), output)
     _print_bundle(output)
@@ -148,7 +148,7 @@ def evaluate(
 ) -> None:
     """Evaluate a bundle on the data set's test split, beside the frozen features."""
     config = load_config(config_path, overrides)
-    from cvgl_ray.distributed.stages import evaluate_stage
+    from cvgl_ray.stages import evaluate_stage
 
     _print_report(evaluate_stage(config, bundle, output, address), output)
     click.echo(f"logs:    tensorboard --logdir {output}")
@@ -199,7 +199,7 @@ def localize(
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
 def synth(output: Path, **options: Any) -> None:
     """Render a procedural world in University-1652's layout."""
-    from cvgl_ray.catalog.synthetic import write_world
+    from cvgl_ray.synthetic import write_world
 
     write_world(output, **options)
     click.echo(f"world: {output}\nnext: cvgl-ray train --set dataset.root={output} --output DIR")
@@ -211,14 +211,14 @@ def synth(output: Path, **options: Any) -> None:
 @_address
 def quickstart(output: Path, seed: int, address: str) -> None:
     """Render a small world, adapt to it without labels, evaluate on unseen places; no downloads."""
-    from cvgl_ray.distributed.quickstart import quickstart as run
+    from cvgl_ray.quickstart import quickstart as run
 
     _print_report(run(output, seed, address), str(output))
     _print_bundle(str(output))
 
 
 def _print_report(report: dict[str, Any], output: str) -> None:
-    from cvgl_ray.evaluation.report import markdown_table
+    from cvgl_ray.reports.tables import markdown_table
 
     if report["adapted"]:
         click.echo(markdown_table(report))

@@ -27,7 +27,6 @@ import torch
 from ablation_table import SCORES, followed, markdown
 
 from cvgl_ray.catalog import layouts
-from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
 from cvgl_ray.em.adapter import ViewCentred
@@ -39,7 +38,8 @@ from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 from cvgl_ray.features.recipe import build_backbone, recipe
 from cvgl_ray.features.store import FeatureStore, FeatureTable, select
-from cvgl_ray.files import file_digest, write_atomically
+from cvgl_ray.storage.files import file_digest, write_atomically
+from cvgl_ray.storage.filesystem import read_bytes
 
 CURVE = 20  # at most about so many points of R@1 over the rounds
 

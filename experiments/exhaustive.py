@@ -16,8 +16,8 @@ import click
 from ablation import run_all
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.sweep_candidates import candidates
-from cvgl_ray.sweep_config import load_sweep
+from cvgl_ray.tuning.candidates import candidates
+from cvgl_ray.tuning.config import load_sweep
 
 
 @click.command()

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from cvgl_ray.catalog.filesystem import exists, join, list_images, resolve
 from cvgl_ray.catalog.table import LABEL_SCHEMA, SCHEMA, Catalog, Labels, concat, repeated
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.filesystem import exists, join, list_images, resolve
 
 
 def scan(root: str, query_view: str = "drone", reference_view: str = "satellite") -> Catalog:

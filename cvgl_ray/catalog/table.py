@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cvgl_ray.catalog.filesystem import resolve
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.filesystem import resolve
 
 SPLITS = ("train", "query", "gallery")
 

@@ -10,10 +10,10 @@ separate rows with ids of their own, since a picture is a query in one direction
 
 from collections.abc import Iterator
 
-from cvgl_ray.catalog.filesystem import exists, join
 from cvgl_ray.catalog.folders import check_views, list_view, with_coordinates
 from cvgl_ray.catalog.table import Catalog, Labels, concat
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.filesystem import exists, join
 
 
 def scan(root: str, query_view: str = "drone", reference_view: str = "satellite") -> Catalog:

@@ -20,7 +20,7 @@ from cvgl_ray.distributed.pixel_pipeline import run_batches
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore, FeatureTable
-from cvgl_ray.files import write_atomically
+from cvgl_ray.storage.files import write_atomically
 
 log = logging.getLogger(__name__)
 

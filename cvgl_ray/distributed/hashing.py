@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import ray
 
-from cvgl_ray.catalog.filesystem import read_bytes
-from cvgl_ray.files import file_digest
 from cvgl_ray.progress import progress
+from cvgl_ray.storage.files import file_digest
+from cvgl_ray.storage.filesystem import read_bytes
 
 FILES_A_TASK = 512
 

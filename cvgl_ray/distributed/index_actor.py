@@ -19,8 +19,8 @@ from cvgl_ray.em.build import build_adapter
 from cvgl_ray.em.loop import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.neighbourhood import Graphs
-from cvgl_ray.em.shards import Block, assemble, cut, in_shards
 from cvgl_ray.progress import is_shown, progress
+from cvgl_ray.search.shards import Block, assemble, cut, in_shards
 
 POLL_S = 0.25
 

@@ -8,8 +8,8 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cvgl_ray.em.nearest import Found
-from cvgl_ray.em.shards import Ask, AskEach, search_shard
+from cvgl_ray.search.nearest import Found
+from cvgl_ray.search.shards import Ask, AskEach, search_shard
 
 
 class IndexShard:

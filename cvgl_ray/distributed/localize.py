@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog.folders import scan_images
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.extract import extract
-from cvgl_ray.em.bundle import load_bundle
 from cvgl_ray.errors import InputError
-from cvgl_ray.evaluation.search import check_k, top_k
 from cvgl_ray.features.recipe import check_recipes
+from cvgl_ray.search.ranks import check_k, top_k
 
 
 def localize(

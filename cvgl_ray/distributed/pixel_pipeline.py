@@ -10,7 +10,6 @@ import numpy as np
 import ray
 import torch
 
-from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
 from cvgl_ray.errors import InputError
@@ -20,6 +19,7 @@ from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.recipe import pretransform_of
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.progress import progress
+from cvgl_ray.storage.filesystem import read_bytes
 
 # A part file is written when so many rows are gathered, or after so long: what a killed run loses.
 ROWS_A_PART = 4096

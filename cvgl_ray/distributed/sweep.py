@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cvgl_ray import run_folder
+from cvgl_ray.bundle import save_bundle
 from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.evaluate import evaluate_models
-from cvgl_ray.distributed.hparams import write_hparams
-from cvgl_ray.distributed.stages import finished, load_features, training_tables, write_metrics
 from cvgl_ray.distributed.sweep_journal import SCORE, Record, state_folder
 from cvgl_ray.distributed.sweep_trials import run_trials
 from cvgl_ray.distributed.train import Trained, collect
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
-from cvgl_ray.em.bundle import save_bundle
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
-from cvgl_ray.evaluation import sweep_report
 from cvgl_ray.evaluation.metrics import Metrics
-from cvgl_ray.evaluation.sweep_report import TrialRow
-from cvgl_ray.files import write_atomically, write_text
-from cvgl_ray.sweep_candidates import Candidate, candidates, feature_key, swept_values
-from cvgl_ray.sweep_config import Sweep
-from cvgl_ray.sweep_population import check_population, in_force
+from cvgl_ray.reports import sweep as sweep_report
+from cvgl_ray.reports.hparams import write_hparams
+from cvgl_ray.reports.sweep import TrialRow
+from cvgl_ray.stages import finished, load_features, training_tables, write_metrics
+from cvgl_ray.storage import run_folder
+from cvgl_ray.storage.files import write_atomically, write_text
+from cvgl_ray.tuning.candidates import Candidate, candidates, feature_key, swept_values
+from cvgl_ray.tuning.config import Sweep
+from cvgl_ray.tuning.population import check_population, in_force
 
 
 @dataclass(frozen=True)

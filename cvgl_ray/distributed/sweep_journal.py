@@ -18,7 +18,7 @@ from ray import cloudpickle, tune
 
 from cvgl_ray.em.selection import CHOICE, keeps_up
 from cvgl_ray.errors import InputError, chain
-from cvgl_ray.sweep_candidates import trial_name
+from cvgl_ray.tuning.candidates import trial_name
 
 log = logging.getLogger(__name__)
 

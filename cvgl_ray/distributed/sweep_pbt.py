@@ -19,8 +19,8 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from cvgl_ray.distributed.checkpoints import hand_over
 from cvgl_ray.distributed.sweep_journal import ROUNDS, SCORE, Journal, Record, state_folder
 from cvgl_ray.errors import InputError
-from cvgl_ray.sweep_candidates import Candidate, vary
-from cvgl_ray.sweep_config import Distribution, Sweep
+from cvgl_ray.tuning.candidates import Candidate, vary
+from cvgl_ray.tuning.config import Distribution, Sweep
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from cvgl_ray.distributed.sweep_journal import ROUNDS, SCORE, Journal, Record, r
 from cvgl_ray.distributed.sweep_pbt import Population
 from cvgl_ray.distributed.training_data import TrainingData
 from cvgl_ray.distributed.trial import ENDING, run_trial
-from cvgl_ray.sweep_candidates import Candidate, trial_name
-from cvgl_ray.sweep_config import Sweep, Tune
-from cvgl_ray.sweep_population import in_force
+from cvgl_ray.tuning.candidates import Candidate, trial_name
+from cvgl_ray.tuning.config import Sweep, Tune
+from cvgl_ray.tuning.population import in_force
 
 JOURNAL = "trials.jsonl"
 

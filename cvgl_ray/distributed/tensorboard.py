@@ -10,10 +10,10 @@ import ray.train
 from torch.utils.tensorboard import SummaryWriter
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.legend import MEANING, about
-from cvgl_ray.distributed.projector import Projection
 from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.evaluation.report import markdown_table
+from cvgl_ray.reports.legend import MEANING, about
+from cvgl_ray.reports.projector import Projection
+from cvgl_ray.reports.tables import markdown_table
 
 BINS = 30
 

@@ -11,22 +11,22 @@ import ray
 import ray.train
 import ray.train.torch
 
-from cvgl_ray.catalog.filesystem import resolve
+from cvgl_ray.bundle import Bundle
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.index_actor import show_rounds, start_index_actor
-from cvgl_ray.distributed.pictures import Example
 from cvgl_ray.distributed.process_group import NoGroup
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
 from cvgl_ray.distributed.worker import worker
 from cvgl_ray.em.build import build_learner
-from cvgl_ray.em.bundle import Bundle
 from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import InputError, chain
 from cvgl_ray.features.store import FeatureTable
-from cvgl_ray.run_folder import RunFolder
+from cvgl_ray.reports.pictures import Example
+from cvgl_ray.storage.filesystem import resolve
+from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import ray
 
 from cvgl_ray.config import Config
 from cvgl_ray.em.neighbourhood import check_size
-from cvgl_ray.em.views import view_mean
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureTable, check_same_dimension
+from cvgl_ray.features.views import view_mean
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import start
 from cvgl_ray.em.matching import PseudoLabels, pseudo_labels
 from cvgl_ray.em.selection import label_free_scores
-from cvgl_ray.em.views import QUERY, REFERENCE
+from cvgl_ray.features.views import QUERY, REFERENCE
 
 MAX_ROWS = 4096  # of a view; a larger one is judged by a random sample of so many
 

@@ -12,7 +12,7 @@ from cvgl_ray.em.embedding import take
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.siblings import siblings
-from cvgl_ray.em.views import QUERY, REFERENCE
+from cvgl_ray.features.views import QUERY, REFERENCE
 
 _Rows = tuple[np.ndarray, np.ndarray, int]  # all features of a view, row ids, the view
 MAX_PAIRS = 2048  # a random sample this large estimates the covariance; the decomposition costs its cube

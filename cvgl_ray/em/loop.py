@@ -19,11 +19,11 @@ from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels, label, pseudo_labels
-from cvgl_ray.em.nearest import Search, nearest_both
 from cvgl_ray.em.neighbourhood import Graphs, view_graph
 from cvgl_ray.em.selection import label_free_scores
-from cvgl_ray.em.views import QUERY, REFERENCE, view_mean
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.views import QUERY, REFERENCE, view_mean
+from cvgl_ray.search.nearest import Search, nearest_both
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from cvgl_ray.em.exact import Nearest
-from cvgl_ray.em.nearest import Found, cosines, nearest_both, one_index
 from cvgl_ray.em.neighbourhood import Graphs, check_size, csls, neighbourhood_scores
+from cvgl_ray.search.exact import Nearest
+from cvgl_ray.search.nearest import Found, cosines, nearest_both, one_index
 
 EXAMPLES, EXAMPLE_DEPTH = 6, 5  # queries of a round that a person is shown, and how many references of each
 

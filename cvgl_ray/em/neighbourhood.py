@@ -11,8 +11,8 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from cvgl_ray.em.exact import search_within
 from cvgl_ray.errors import InputError
+from cvgl_ray.search.exact import search_within
 
 MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few exist at a time, one of them in float64
 ITERATIONS = 6

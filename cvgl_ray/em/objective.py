@@ -11,7 +11,7 @@ from cvgl_ray.em import collective
 from cvgl_ray.em.adapter import LinearAdapter
 from cvgl_ray.em.batches import Batch
 from cvgl_ray.em.losses import info_nce, orthogonality, reconstruction
-from cvgl_ray.em.views import QUERY, REFERENCE
+from cvgl_ray.features.views import QUERY, REFERENCE
 
 
 class Objective(nn.Module):

@@ -11,8 +11,8 @@ import torch
 
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.embedding import embed
-from cvgl_ray.em.exact import search_both
-from cvgl_ray.em.views import QUERY, REFERENCE
+from cvgl_ray.features.views import QUERY, REFERENCE
+from cvgl_ray.search.exact import search_both
 
 BANK_ROWS = 2048  # of a view; a larger training set is sampled
 

@@ -8,9 +8,9 @@ import torch
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Dataset
 from cvgl_ray.em.retrieval import Retriever
-from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows
 from cvgl_ray.evaluation.protocols import Direction
 from cvgl_ray.features.store import FeatureTable, select
+from cvgl_ray.features.views import QUERY, REFERENCE, unit_rows
 
 
 def direction_embeddings(

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.files import file_digest, write_atomically, write_json
+from cvgl_ray.storage.files import file_digest, write_atomically, write_json
 
 MANIFEST_VERSION = 1  # raise it when the meaning of a recipe's words changes
 

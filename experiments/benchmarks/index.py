@@ -19,10 +19,10 @@ import torch
 from side_by_side import Race, line, race
 from worlds import place_of, two_tables
 
-from cvgl_ray.em.index import build_index, search
-from cvgl_ray.em.views import unit_rows
-from cvgl_ray.evaluation.search import top_k
 from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.views import unit_rows
+from cvgl_ray.search.approximate import build_index, search
+from cvgl_ray.search.ranks import top_k
 
 K = 10
 OWN = 0.5  # of a copy's projection, relative to what all share

@@ -18,7 +18,7 @@ import torch
 
 from cvgl_ray.em.matching import pseudo_labels
 from cvgl_ray.evaluation.metrics import retrieval_metrics
-from cvgl_ray.evaluation.search import MEMORY_BYTES
+from cvgl_ray.search.ranks import MEMORY_BYTES
 
 FIXED = 128 * 2**20
 PER_ROW = {"E-step": 512, "evaluation": 128}  # bytes, of both views' rows

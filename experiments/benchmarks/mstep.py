@@ -16,7 +16,7 @@ from side_by_side import line, race
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.matching import PseudoLabels, pseudo_labels
-from cvgl_ray.em.views import view_mean
+from cvgl_ray.features.views import view_mean
 
 
 class BareStep:

@@ -23,7 +23,7 @@ IMPORTS = {
     "an unknown key is refused": ["-m", "cvgl_ray", "train", "--set", "run.wrong=1", "--output", "unused"],
     "import ray": ["-c", "import ray"],
     "import torch": ["-c", "import torch"],
-    "import cvgl_ray.distributed.stages": ["-c", "import cvgl_ray.distributed.stages"],
+    "import cvgl_ray.stages": ["-c", "import cvgl_ray.stages"],
     "import cvgl_ray.distributed.train": ["-c", "import cvgl_ray.distributed.train"],
 }
 ROWS, DIMENSION, ROUNDS = 64, 32, 12
@@ -52,7 +52,7 @@ def measure_training(workers: int) -> dict[str, float]:
     from cvgl_ray.distributed import session
     from cvgl_ray.distributed.train import train
     from cvgl_ray.features.store import FeatureTable
-    from cvgl_ray.run_folder import RunFolder
+    from cvgl_ray.storage.run_folder import RunFolder
 
     config = load_config(None, (f"run.workers={workers}", f"mstep.rounds={ROUNDS}"))
     rng = np.random.default_rng(0)

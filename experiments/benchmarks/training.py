@@ -19,9 +19,9 @@ from cvgl_ray.config import Config, load_config
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.fit import fit
-from cvgl_ray.em.views import QUERY, REFERENCE
 from cvgl_ray.evaluation.metrics import retrieval_metrics
 from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.views import QUERY, REFERENCE
 
 PAPER = Path(__file__).parents[1] / "thumbs_paper.toml"
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from cvgl_ray.catalog import layouts
-from cvgl_ray.catalog.filesystem import read_bytes
-from cvgl_ray.catalog.synthetic import write_world
 from cvgl_ray.config import load_config
-from cvgl_ray.distributed.quickstart import SETTINGS
 from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
 from cvgl_ray.features.store import FeatureTable, read_table
+from cvgl_ray.quickstart import SETTINGS
+from cvgl_ray.storage.filesystem import read_bytes
+from cvgl_ray.synthetic import write_world
 
 
 def two_tables(tables: tuple[str, str] | None, places: int) -> tuple[FeatureTable, FeatureTable]:

@@ -15,7 +15,7 @@ from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import Round
 from cvgl_ray.features.store import FeatureTable
-from cvgl_ray.run_folder import RunFolder
+from cvgl_ray.storage.run_folder import RunFolder
 
 Tables = tuple[FeatureTable, FeatureTable]
 

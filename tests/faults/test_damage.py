@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from cvgl_ray import run_folder
+from cvgl_ray.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import last_state, save_checkpoint
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureStore
-from cvgl_ray.files import write_json
+from cvgl_ray.storage import run_folder
+from cvgl_ray.storage.files import write_json
 
 PAIRS = [("drone/1.jpg", "satellite/1.jpg", 0.5)]
 
@@ -29,7 +29,7 @@ KILLED_AT_EVERY_TOUCH = """
 import os, signal, sys
 from pathlib import Path
 from test_damage import PAIRS, bundle
-from cvgl_ray.em.bundle import save_bundle
+from cvgl_ray.bundle import save_bundle
 
 def touches(event):
     return event == "open" or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.scandir")

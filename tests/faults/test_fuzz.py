@@ -18,16 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cvgl_ray import run_folder
+from cvgl_ray.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.catalog import folders
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.pixels import BrokenImageError, decode
 from cvgl_ray.features.store import read_table
 from cvgl_ray.features.weights import build_model
+from cvgl_ray.storage import run_folder
 
 MORE = int(os.environ.get("FUZZ_MORE", "1"))  # so many times as long, and with other examples each time
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))

@@ -16,7 +16,7 @@ import pytest
 from processes import awaited, below, checkpoints, end, finish, named, run, start
 from tiny import PLACES, SMALL, write_places
 
-from cvgl_ray.em.bundle import load_bundle
+from cvgl_ray.bundle import load_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -19,7 +19,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(places: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished training on one worker."""
-    from cvgl_ray.distributed.stages import train_stage
+    from cvgl_ray.stages import train_stage
 
     output = tmp_path_factory.mktemp("run")
     train_stage(configured(places), output)

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from tiny import SMALL, configured
 
 from cvgl_ray import cli
-from cvgl_ray.distributed.stages import train_stage
 from cvgl_ray.errors import InputError, root_cause
+from cvgl_ray.stages import train_stage
 
 
 def test_bad_input_that_a_worker_finds_is_one_sentence(

@@ -12,16 +12,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import DRONE_IMAGES, PLACES, configured, write_places
 
+from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog.layouts import scan
-from cvgl_ray.distributed.legend import MEANING
 from cvgl_ray.distributed.localize import localize
-from cvgl_ray.distributed.projector import SIDE_PX
-from cvgl_ray.distributed.stages import evaluate_stage, extract_stage, train_stage
 from cvgl_ray.distributed.training_data import in_canonical_order
-from cvgl_ray.em.bundle import load_bundle
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import select
+from cvgl_ray.reports.legend import MEANING
+from cvgl_ray.reports.projector import SIDE_PX
+from cvgl_ray.stages import evaluate_stage, extract_stage, train_stage
 
 GROUPS = ("em", "labels", "loss", "retrieval", "system", "time")
 

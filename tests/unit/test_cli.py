@@ -35,7 +35,7 @@ def run(monkeypatch, capsys):
 def stages(monkeypatch):
     """Stand-ins for the stages behind the commands."""
     module = SimpleNamespace()
-    monkeypatch.setitem(sys.modules, "cvgl_ray.distributed.stages", module)
+    monkeypatch.setitem(sys.modules, "cvgl_ray.stages", module)
     return module
 
 
@@ -180,7 +180,7 @@ def test_termination_says_how_to_go_on():
         "import os, signal, sys, types\n"
         "stages = types.ModuleType('stages')\n"
         "stages.train_stage = lambda *_: os.kill(os.getpid(), signal.SIGTERM) or signal.pause()\n"
-        "sys.modules['cvgl_ray.distributed.stages'] = stages\n"
+        "sys.modules['cvgl_ray.stages'] = stages\n"
         "from cvgl_ray.cli import main\n"
         "main()"
     )

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.errors import InputError
-from cvgl_ray.sweep_candidates import candidates
-from cvgl_ray.sweep_config import load_sweep
+from cvgl_ray.tuning.candidates import candidates
+from cvgl_ray.tuning.config import load_sweep
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from cvgl_ray.em.adapter import GlobalBatchNorm, LinearAdapter
 from cvgl_ray.em.embedding import embed, take
-from cvgl_ray.em.views import QUERY, REFERENCE, unit_rows, view_mean
+from cvgl_ray.features.views import QUERY, REFERENCE, unit_rows, view_mean
 
 
 @pytest.fixture(autouse=True)

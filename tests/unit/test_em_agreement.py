@@ -9,7 +9,7 @@ from cvgl_ray.em.agreement import HalfModels, pair_agreement
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.loop import start
 from cvgl_ray.em.matching import pseudo_labels
-from cvgl_ray.em.views import unit_rows
+from cvgl_ray.features.views import unit_rows
 
 CONFIG = load_config(None, ("mstep.rounds=2",))
 

@@ -13,8 +13,8 @@ from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.loop import embed_share, frozen_graphs, local_matcher, run_rounds
-from cvgl_ray.em.views import QUERY, REFERENCE, view_mean
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.views import QUERY, REFERENCE, view_mean
 
 PLACES, DIMENSION = 150, 32
 LAST = "run.agreement=false"  # these tests look at the last round, whatever it is worth

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from cvgl_ray.em.exact import Nearest
-from cvgl_ray.em.index import build_index, search
 from cvgl_ray.em.matching import PseudoLabels, is_mutual, pseudo_labels
-from cvgl_ray.em.nearest import found_by_index, half_mean, one_index
 from cvgl_ray.em.neighbourhood import MAX_ENTRIES, neighbourhood_scores, view_graph
-from cvgl_ray.em.views import unit_rows
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.views import unit_rows
+from cvgl_ray.search.approximate import build_index, search
+from cvgl_ray.search.exact import Nearest
+from cvgl_ray.search.nearest import found_by_index, half_mean, one_index
 
 
 def rows(count, dimension=12, seed=0, offset=0.0):

@@ -18,7 +18,7 @@ from cvgl_ray.em.neighbourhood import (
     sinkhorn,
     view_graph,
 )
-from cvgl_ray.em.views import unit_rows
+from cvgl_ray.features.views import unit_rows
 
 
 def rows(count, seed=0, dimension=6, offset=0.4):

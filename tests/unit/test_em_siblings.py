@@ -9,7 +9,7 @@ from cvgl_ray.em import siblings as module
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.matching import pseudo_labels
 from cvgl_ray.em.siblings import siblings
-from cvgl_ray.em.views import unit_rows
+from cvgl_ray.features.views import unit_rows
 
 
 def normaliser(rows):

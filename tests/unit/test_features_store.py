@@ -19,7 +19,7 @@ from cvgl_ray.features.store import (
     read_table,
     select,
 )
-from cvgl_ray.files import file_digest, write_atomically, write_json
+from cvgl_ray.storage.files import file_digest, write_atomically, write_json
 
 RECIPE = {"backbone": {"name": "x"}, "weights": "00"}
 

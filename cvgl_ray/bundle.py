@@ -1,0 +1,130 @@
+"""What a run leaves: adapter and bank (safetensors), config.json, pseudo_labels.parquet, metrics.json.
+
+The folder appears whole or not at all, and loading it never executes anything. While one bundle replaces
+another, a moment passes in which the folder is missing and the earlier one lies beside it as `.<name>.old`:
+a process killed right then leaves it there, and it is read from there.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.numpy
+import safetensors.torch
+from safetensors import SafetensorError
+
+from cvgl_ray.config import Config, Retrieval
+from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.build import build_adapter
+from cvgl_ray.em.retrieval import Banks, Retriever
+from cvgl_ray.errors import InputError
+from cvgl_ray.storage.files import file_digest, sync
+
+FORMAT = 3
+BANKS = ("query", "reference")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An adapter and what it was trained with.
+
+    banks: embeddings of training images of either view; recipes: by view, what its frozen features depend on;
+    scores: label-free scores of the last E-step.
+    """
+
+    adapter: ViewCentred
+    banks: Banks
+    config: Config
+    recipes: dict[str, Any]
+    scores: dict[str, float]
+
+    def retriever(self, section: Retrieval) -> Retriever:
+        """The model as the section says that retrieval compares."""
+        return Retriever(self.adapter, self.banks, section.scores, section.neighbours, section.transductive)
+
+
+def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]]) -> None:
+    """Write a bundle, replacing one that is there.
+
+    pairs: the last round's pseudo-labels (query image_id, reference image_id, cosine).
+    """
+    arrays = {
+        "adapter": safetensors.torch.save(bundle.adapter.state_dict()),
+        "bank": safetensors.numpy.save(dict(zip(BANKS, bundle.banks, strict=True))),
+    }
+    description = {
+        "format": FORMAT,
+        "dimension": bundle.adapter.dimension,
+        "width": bundle.adapter.width,
+        "digests": {name: file_digest(content) for name, content in arrays.items()},
+        "config": bundle.config.model_dump(mode="json"),
+        "recipes": bundle.recipes,
+    }
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name, content in arrays.items():
+        (new / f"{name}.safetensors").write_bytes(content)
+    (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    (new / "metrics.json").write_text(json.dumps(bundle.scores, indent=2) + "\n")
+    columns = list(zip(*pairs, strict=True)) or [(), (), ()]
+    names = ("query", "reference", "cosine")
+    types = (pa.string(), pa.string(), pa.float32())
+    table = pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
+    pq.write_table(table, new / "pseudo_labels.parquet")
+    for path in (*new.iterdir(), new):
+        sync(path)
+    old = _earlier(folder)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    new.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle, its adapter in evaluation mode on the CPU.
+
+    Raises InputError where the folder is no bundle, or its adapter does not fit its description.
+    """
+    if not folder.exists() and _earlier(folder).exists():
+        folder = _earlier(folder)
+    try:
+        description = json.loads((folder / "config.json").read_text())
+        if description["format"] != FORMAT:
+            raise ValueError(f"its format is {description['format']}, expected {FORMAT}")
+        scores = json.loads((folder / "metrics.json").read_text())
+        weights, bank = (_whole(folder, name, description["digests"]) for name in ("adapter", "bank"))
+        state = safetensors.torch.load(weights)
+        arrays = safetensors.numpy.load(bank)
+        banks = arrays[BANKS[0]], arrays[BANKS[1]]
+        config = Config.model_validate(description["config"])
+        adapter = build_adapter(config, description["dimension"])
+        adapter.load_state_dict(state)
+        recipes = description["recipes"]
+    except OSError as error:
+        name = Path(error.filename).name
+        raise InputError(f"{folder} is no bundle: {name}: {error.strerror}; give DIR/bundle") from error
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        missing = isinstance(error, KeyError)
+        reason = f"config.json has no key {error}" if missing else " ".join(str(error).split())
+        raise InputError(f"bundle {folder} cannot be read ({reason}); train again") from error
+    return Bundle(adapter.eval(), banks, config, recipes, scores)
+
+
+def _whole(folder: Path, name: str, digests: dict[str, str]) -> bytes:
+    """The content of a bundle's arrays; raises ValueError where it is not what was written."""
+    content = (folder / f"{name}.safetensors").read_bytes()
+    if file_digest(content) != digests[name]:
+        raise ValueError(f"{name}.safetensors is damaged: it does not match the digest in config.json")
+    return content
+
+
+def _earlier(folder: Path) -> Path:
+    """Where a bundle waits while another takes its place."""
+    return folder.with_name(f".{folder.name}.old")

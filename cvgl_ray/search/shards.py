@@ -1,0 +1,115 @@
+"""An index in shards: each searches its own rows, and together they find what one index would.
+
+All rows of a view are never in one place: they come in blocks, one at a time, from wherever those lie.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cvgl_ray.features.views import QUERY, REFERENCE
+from cvgl_ray.search.nearest import Found, Hubness, Search, found_both, found_by_index, merge_found, stack
+
+BLOCK_BYTES = 2**26
+
+
+class Block(NamedTuple):
+    """`size` consecutive rows [size, W] float32 of a view; `handle` is what a `Fetch` knows them by."""
+
+    handle: Any
+    size: int
+
+
+Fetch = Callable[[Any], np.ndarray]
+Views = tuple[Sequence[Block], Sequence[Block]]  # all rows of the queries and of the references, in order
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What each of `shards` shards is asked; factory: see `nearest.one_index`, the last three: `Search`."""
+
+    views: Views
+    shards: int
+    factory: str
+    k_query: int
+    k_reference: int
+    hubness: Hubness | None
+
+
+AskEach = Callable[[Ask], Sequence[tuple[Found, Found]]]  # the answer of every shard, by `search_shard`
+
+
+def in_shards(views: Views, shards: int, factory: str, ask_each: AskEach) -> Search:
+    """The search of rows that lie in so many shards, in fewer where a view has not as many blocks."""
+    shards = min(shards, *map(len, views))
+    first_ids = [[_share(blocks, n, shards)[1].start for n in range(shards)] for blocks in views]
+
+    def search(k_query: int, k_reference: int, hubness: Hubness | None) -> tuple[Found, Found]:
+        answers = ask_each(Ask(views, shards, factory, k_query, k_reference, hubness))
+        of_queries, of_references = zip(*answers, strict=True)
+        of_query = merge_found(of_queries, first_ids[REFERENCE], k_query)
+        if factory == "Flat":
+            return of_query, stack(of_references)
+        return of_query, merge_found(of_references, first_ids[QUERY], k_reference)
+
+    return search
+
+
+def search_shard(number: int, ask: Ask, fetch: Fetch) -> tuple[Found, Found]:
+    """What the shard of that number finds: for all queries among its references, and for references.
+
+    "Flat" answers for its own references among all queries, by the very pass over the scores that answers
+    the queries. Any other factory answers for all references among its own queries.
+    """
+    (queries, own_q), (references, own_r) = (_share(blocks, number, ask.shards) for blocks in ask.views)
+    reference = assemble(references, fetch)
+    if ask.factory == "Flat":
+        return _exact(reference, own_r, ask, fetch)
+    hub_q, hub_r = (None, None) if ask.hubness is None else (ask.hubness[0][own_q], ask.hubness[1][own_r])
+    all_queries, all_references = ((fetch(block.handle) for block in blocks) for blocks in ask.views)
+    return (
+        found_by_index(all_queries, reference, hub_r, ask.k_query, ask.factory),
+        found_by_index(all_references, assemble(queries, fetch), hub_q, ask.k_reference, ask.factory),
+    )
+
+
+def _exact(reference: np.ndarray, own: slice, ask: Ask, fetch: Fetch) -> tuple[Found, Found]:
+    of_query, of_reference, stop = [], None, 0
+    for block in ask.views[QUERY]:
+        start, stop = stop, stop + block.size
+        hubness = None if ask.hubness is None else (ask.hubness[0][start:stop], ask.hubness[1][own])
+        forth, back = found_both(fetch(block.handle), reference, ask.k_query, ask.k_reference, hubness)
+        of_query.append(forth)
+        if of_reference is None:
+            of_reference = back
+        else:
+            of_reference = merge_found([of_reference, back], [0, start], ask.k_reference)
+    assert of_reference is not None
+    return stack(of_query), of_reference
+
+
+def cut(rows: np.ndarray, pieces: int) -> list[np.ndarray]:
+    """Rows [n, W] in so many pieces, in more where one would exceed BLOCK_BYTES; none of them is empty."""
+    pieces = max(pieces, -(-rows.nbytes // BLOCK_BYTES))
+    return np.array_split(rows, min(pieces, len(rows))) if len(rows) else []
+
+
+def assemble(blocks: Sequence[Block], fetch: Fetch) -> np.ndarray:
+    """The rows [n, W] of some blocks in one array; one block at a time is fetched."""
+    rows, stop = np.empty((0, 0), np.float32), 0
+    for block in blocks:
+        part = fetch(block.handle)
+        if not stop:
+            rows = np.empty((sum(block.size for block in blocks), part.shape[1]), np.float32)
+        start, stop = stop, stop + block.size
+        rows[start:stop] = part
+    return rows
+
+
+def _share(blocks: Sequence[Block], number: int, shards: int) -> tuple[Sequence[Block], slice]:
+    """The blocks of a shard, and which of the view's rows they are; there are at least as many as shards."""
+    first, stop = (len(blocks) * edge // shards for edge in (number, number + 1))
+    row, mine = sum(block.size for block in blocks[:first]), blocks[first:stop]
+    return mine, slice(row, row + sum(block.size for block in mine))

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from cvgl_ray.errors import InputError
+from cvgl_ray.search.ranks import check_embeddings, check_k, relevant_ranks, top_k
+
+
+@pytest.mark.parametrize("memory", [1, 1000, 2**28])
+def test_top_k_equals_a_full_sort(memory):
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(13, 8, generator=generator), torch.randn(40, 8, generator=generator)
+    indices, scores = top_k(query, gallery, 5, memory=memory)
+    full = query.double() @ gallery.double().T
+    order = np.argsort(-full.numpy(), axis=1)[:, :5]
+    np.testing.assert_array_equal(indices, order)
+    np.testing.assert_allclose(scores, np.take_along_axis(full.numpy(), order, axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_top_k_of_no_query_is_empty():
+    indices, scores = top_k(torch.zeros(0, 3), torch.eye(3), 2)
+    assert indices.shape == scores.shape == (0, 2)
+    assert indices.dtype == torch.int64
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_k_that_the_gallery_cannot_give_is_refused(k):
+    with pytest.raises(InputError, match=f"k = {k} .* gallery of 3 references"):
+        top_k(torch.eye(3), torch.eye(3), k)
+    with pytest.raises(InputError, match=f"k = {k} "):
+        check_k(k, 3)
+
+
+def test_relevant_ranks_by_hand():
+    query = torch.tensor([[1.0], [-1.0], [1.0]])
+    gallery = torch.tensor([[0.4], [0.3], [0.2], [0.2], [0.1]])
+    (ranks, n), *rest = relevant_ranks(
+        query, gallery, np.array(["a", "b", ""]), np.array(["a", "b", "a", "", "a"])
+    )
+    assert rest == []
+    assert n.tolist() == [3, 1, 0]
+    assert ranks[0].tolist() == [0, 3, 4]  # the distractor of the same score goes before the second "a"
+    assert ranks[1, :1].tolist() == [3]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_embeddings_that_are_not_finite_are_refused(side, value):
+    pair = [torch.eye(3), torch.eye(3)]
+    pair[side][1] = value
+    with pytest.raises(
+        InputError, match=f"1 of 3 {('query', 'reference')[side]} embeddings hold NaN or infinity"
+    ):
+        check_embeddings(*pair)
+
+
+def test_embeddings_of_two_widths_and_an_empty_gallery_are_refused():
+    with pytest.raises(InputError, match="queries have 3 dimensions and the references 4"):
+        check_embeddings(torch.eye(3), torch.eye(4))
+    with pytest.raises(InputError, match="holds no reference"):
+        top_k(torch.eye(3), torch.zeros(0, 3), 1)
