@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cvgl_ray.synthetic.fields import FloatField
 from cvgl_ray.synthetic.rays import cell_index, march
 from cvgl_ray.synthetic.sensor import Lit, Picture, develop
 from cvgl_ray.synthetic.world import World
+
+LEAVES = np.random.default_rng(0).uniform(0.7, 1.1, 509).astype(np.float32)  # light and shade in a tree
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,10 @@ def shade(
     col, row = (x + world.half_m) / world.cell_m, (y + world.half_m) / world.cell_m
     cells = world.height.size
     cell = cell_index(world, col, row) % cells
-    colour = _between(world, world_lit, col, row) if smooth else world_lit.colour.reshape(-1, 3)[cell]
+    if smooth:
+        colour = _leafy(world, cell, contact, _between(world, world_lit, col, row))
+    else:
+        colour = world_lit.colour.reshape(-1, 3)[cell]
     owner = world.building.ravel()[cell]
     wall = np.flatnonzero((owner > 0) & (world.height.ravel()[cell] - contact > 0.9))
     owner, facing, z = owner[wall] - 1, world.facing.ravel()[cell[wall]], contact[wall]
@@ -115,6 +121,15 @@ def shade(
         window[:, None], world.wall_rgb[owner] * 0.3 + np.array((18, 24, 32)), world.wall_rgb[owner]
     )
     colour[wall] = face * light[:, None]
+    return colour
+
+
+def _leafy(world: World, cell: NDArray[np.int32], contact: FloatField, colour: FloatField) -> FloatField:
+    """Colours [P, 3] with the sides of trees darker toward the ground and broken up by leaves."""
+    below = world.height.ravel()[cell] - contact
+    side = np.flatnonzero((below > 0.4) & (world.building.ravel()[cell] == 0))
+    leaf = (cell[side] * 7 + (contact[side] * 5).astype(np.int32) * 13) % len(LEAVES)
+    colour[side] *= (LEAVES[leaf] * np.maximum(1 - 0.09 * below[side], 0.45))[:, None]
     return colour
 
 

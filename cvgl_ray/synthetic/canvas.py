@@ -120,27 +120,28 @@ class Canvas:
         assert building_at is not None
         self._ground_at, self._building_at = ground_at, building_at
 
-    def _at(self, points: list[Point]) -> list[Point]:
+    def at(self, points: list[Point]) -> list[Point]:
+        """The points' columns and rows in cells."""
         return [((x + self.half_m) / self.cell_m, (y + self.half_m) / self.cell_m) for x, y in points]
 
     def pave(self, polygon: list[Point], material: Ground) -> None:
         """Cover a polygon of the ground."""
-        self._ground.polygon(self._at(polygon), fill=int(material))
+        self._ground.polygon(self.at(polygon), fill=int(material))
 
     def road(self, line: list[Point], width_m: float, material: Ground) -> None:
         """Cover a band of constant width along a polyline."""
         width = max(1, round(width_m / self.cell_m))
-        self._ground.line(self._at(line), fill=int(material), width=width, joint="curve")
+        self._ground.line(self.at(line), fill=int(material), width=width, joint="curve")
 
     def erect(self, building: Building, footprints: list[list[Point]]) -> None:
         """Stand a building on the union of some polygons."""
         self.buildings.append(building)
         for polygon in footprints:
-            self._building.polygon(self._at(polygon), fill=len(self.buildings))
+            self._building.polygon(self.at(polygon), fill=len(self.buildings))
 
     def clear(self, polygon: list[Point]) -> None:
         """Take buildings away from a polygon: a courtyard, or a river bed."""
-        self._building.polygon(self._at(polygon), fill=0)
+        self._building.polygon(self.at(polygon), fill=0)
 
     def materials(self, points: NDArray[np.float64]) -> NDArray[np.uint8]:
         """The ground's materials [K] at points [K, 2] inside the world."""
@@ -153,7 +154,7 @@ class Canvas:
         following = polygon[1:] + polygon[:1]
         halves = [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in zip(polygon, following, strict=True)]
         barred_codes: frozenset[object] = frozenset(map(int, barred))
-        for x, y in self._at([middle, *polygon, *halves]):
+        for x, y in self.at([middle, *polygon, *halves]):
             if not (0 <= x < self.cells and 0 <= y < self.cells):
                 return False
             cell = int(x), int(y)

@@ -1,16 +1,18 @@
 """Light, season and colour response: how a world looks to one camera on one day."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from cvgl_ray.synthetic.canvas import CELL_M, rectangle
 from cvgl_ray.synthetic.fields import FloatField, shadow_height
 from cvgl_ray.synthetic.world import World
 
 Picture = NDArray[np.uint8]
+SOFT_CELLS = 0.5
 SHADOW_M = 89.6  # a shadow is at most this long, or up to twice that
 CARS = (
     (228, 228, 228),
@@ -34,6 +36,7 @@ class Make:
 
 ORBIT = Make((1.1, 0.92, 0.8), (0.33, 0.36, 0.39), 1.2)  # dark and cool, in a dry season
 DRONE = Make((0.9, 1.08, 1.0), (0.48, 0.45, 0.42), 0.95)  # bright and warm, in a green one
+SURVEY = Make((1.16, 0.98, 0.86), (0.40, 0.41, 0.41), 0.9)  # a map's: even, neutral, late in a dry summer
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,17 @@ class Lit:
     sensor: Sensor
     cell_m: float = CELL_M
 
+    def softened(self) -> "Lit":
+        """Without the steps of the raster, which a camera that is finer than the cells would see."""
+        image = Image.fromarray(np.clip(self.colour, 0, 255).astype(np.uint8))
+        soft = np.asarray(image.filter(ImageFilter.GaussianBlur(SOFT_CELLS)), np.float32)
+        return dataclasses.replace(self, colour=soft)
 
-def draw_sensor(rng: np.random.Generator, *, from_orbit: bool) -> Sensor:
-    """A random day and camera; cameras of one kind differ less than the two kinds do."""
+
+def draw_sensor(rng: np.random.Generator, camera: Make) -> Sensor:
+    """A random day and camera; cameras of one kind differ less than two kinds do."""
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(32, 62))
     flat = float(np.cos(elevation))
-    camera = ORBIT if from_orbit else DRONE
     return Sensor(
         sun=(flat * float(np.cos(azimuth)), flat * float(np.sin(azimuth)), float(np.sin(elevation))),
         sunlight=float(rng.uniform(0.42, 0.64)),

@@ -156,7 +156,8 @@ def _grow_trees(
     """Write the crowns of the trees over what is lower than they are."""
     leaves = np.array([(58, 82, 40), (78, 100, 50), (44, 66, 42), (96, 104, 56), (70, 74, 44)], np.float32)
     leaves = leaves[rng.choice(len(leaves), 3, replace=False)] * rng.normal(1.0, 0.12, 3).astype(np.float32)
-    noise = rng.normal(0.0, 0.22, (64, 64)).astype(np.float32)
+    side = max(64, 40 + int(11 / canvas.cell_m) + 3)  # 40 beginnings, and the widest crown
+    noise = rng.normal(0.0, 0.22, (side, side)).astype(np.float32)
     trees = np.concatenate([np.empty((0, 4)), *canvas.trees])
     kinds, shades = rng.integers(3, size=len(trees)), rng.normal(1.0, 0.1, len(trees))
     cells = np.arange(canvas.cells) + 0.5
