@@ -1,8 +1,8 @@
 """Images without a georeference of their own, placed by a CSV of their corners' coordinates.
 
 Names of columns are read generously: `image_id` (or filename, mapname, ...), and per corner a latitude and a
-longitude: `top_left_latitude`, `Top_left_lat`, `LT_lat_map`, `nw_lat`, ... Top left and bottom right suffice for an
-image with north up; with three or four corners it may be turned.
+longitude: `top_left_latitude`, `Top_left_lat`, `LT_lat_map`, `nw_lat`, ... Top left and bottom right suffice
+for an image with north up; with three or four corners it may be turned.
 """
 
 import csv
@@ -22,7 +22,12 @@ CORNERS = {
     "bottom_left": ("bl", "lb", "ll", "sw", "bottomleft", "lowerleft", "leftbottom"),
     "bottom_right": ("br", "rb", "lr", "se", "bottomright", "lowerright", "rightbottom"),
 }
-AT = {"top_left": (0, 0), "top_right": (1, 0), "bottom_left": (0, 1), "bottom_right": (1, 1)}  # (x, y) of the image
+AT = {
+    "top_left": (0, 0),
+    "top_right": (1, 0),
+    "bottom_left": (0, 1),
+    "bottom_right": (1, 1),
+}  # (x, y) of the image
 NAMES = ("image_id", "imageid", "image", "filename", "file", "mapname", "map", "name", "tile")
 SLACK = 0.03  # of the image's diagonal: corners that lie further off a parallelogram are at fault
 
@@ -53,7 +58,8 @@ def read_corners(uri: str) -> dict[str, Corner] | None:
             found[name] = {c: (numbers[c, "latitude"], numbers[c, "longitude"]) for c in _complete(numbers)}
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"{uri!r}, line {number}: the corners of {name!r} are incomplete or no numbers ({error}): give degrees"
+                f"{uri!r}, line {number}: the corners of {name!r} are incomplete or no numbers ({error}):"
+                " give degrees"
             ) from error
     return found
 
@@ -62,8 +68,8 @@ def place(name: str, size: tuple[int, int], corners: Corner, crs: str) -> Grid:
     """The grid of an image of `size` (width, height) px by its corners' outer edges.
 
     crs: in which the image is straight; "" is EPSG:3857, that of screenshots and exports of web maps.
-    Raises InputError for coordinates out of range or exchanged, a mirrored image, and corners that are none of a
-    rectangle.
+    Raises InputError for coordinates out of range or exchanged, a mirrored image, and corners that are none
+    of a rectangle.
     """
     _check_range(name, corners)
     crs = crs or "EPSG:3857"
@@ -84,7 +90,8 @@ def place(name: str, size: tuple[int, int], corners: Corner, crs: str) -> Grid:
     a, b, _, d, e, _ = transform
     if a * e - b * d >= 0 or (len(corners) == 2 and a <= 0):
         raise InputError(
-            f"the corners of {name!r} show it mirrored or upside down: probably latitude and longitude, or two corners,"
+            f"the corners of {name!r} show it mirrored or upside down: probably latitude and longitude, or"
+            " two corners,"
             " are exchanged in the table"
         )
     return Grid(width, height, crs, transform)
@@ -95,7 +102,9 @@ def _check_range(name: str, corners: Corner) -> None:
         if not (abs(latitude) <= 90 and abs(longitude) <= 180):
             exchanged = abs(longitude) <= 90 and abs(latitude) <= 180
             hint = "latitude and longitude are exchanged" if exchanged else "they are no degrees"
-            raise InputError(f"a corner of {name!r} lies at latitude {latitude}, longitude {longitude}: {hint}")
+            raise InputError(
+                f"a corner of {name!r} lies at latitude {latitude}, longitude {longitude}: {hint}"
+            )
 
 
 def _complete(numbers: dict[tuple[str, ...], float]) -> list[str]:

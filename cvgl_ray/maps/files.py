@@ -45,7 +45,9 @@ def stamp(address: str) -> FileStamp:
     try:
         info = filesystem.get_file_info(path)
     except OSError as error:
-        raise InputError(f"the map {address!r} cannot be reached ({_first_line(error)}): check the address") from error
+        raise InputError(
+            f"the map {address!r} cannot be reached ({_first_line(error)}): check the address"
+        ) from error
     if info.type != fs.FileType.File:
         raise InputError(f"there is no map {address!r}: give a raster file or a folder of them")
     return stamp_of(info)

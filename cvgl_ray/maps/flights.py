@@ -1,11 +1,13 @@
-"""Photos of one folder, grouped into flights and put in order: by their times, else by the numbers in their names."""
+"""Photos of one folder, grouped into flights and put in order by their times or the numbers in their names."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-GAP_S = 300.0  # without a photo: longer than a turn at the end of a strip, shorter than another flight's set-up
+GAP_S = (
+    300.0  # without a photo: longer than a turn at the end of a strip, shorter than another flight's set-up
+)
 LAST_NUMBER = re.compile(r"^(.*?)(\d+)(\D*)$")
 
 
@@ -24,8 +26,9 @@ def group_flights(
 ) -> list[Flight]:
     """The flights among photos, by time first; every photo is in exactly one.
 
-    A gap of more than `gap_s` seconds ends a flight. Photos without a time are grouped by what their names have before
-    their last number and ordered by it; a name without a number stands alone in a group without order.
+    A gap of more than `gap_s` seconds ends a flight. Photos without a time are grouped by what their names
+    have before their last number and ordered by it; a name without a number stands alone in a group without
+    order.
     """
     timed = sorted(
         (time, image_id) for image_id, time in zip(image_ids, times, strict=True) if time is not None

@@ -16,14 +16,16 @@ class Footprint(NamedTuple):
 
     ground_width_m: float  # through the image's middle, along its rows
     centre_offset: tuple[float, float]  # of the ground under the image's centre
-    corners: tuple[tuple[float, float], ...] | None  # top left, top right, bottom right, bottom left; None: horizon
+    corners: (
+        tuple[tuple[float, float], ...] | None
+    )  # top left, top right, bottom right, bottom left; None: horizon
 
 
 def footprint(info: PhotoInfo, height_m: float | None = None) -> Footprint | None:
     """The footprint of a photo, None where the metadata do not tell it.
 
-    height_m: above the ground; without it the height above take-off is taken, which is right over level ground.
-    A pitch or a roll that is not known counts as straight down, a heading as north.
+    height_m: above the ground; without it the height above take-off is taken, which is right over level
+    ground. A pitch or a roll that is not known counts as straight down, a heading as north.
     """
     height = height_m if height_m is not None else info.relative_altitude_m
     focal = focal_px(info)
@@ -38,7 +40,7 @@ def footprint(info: PhotoInfo, height_m: float | None = None) -> Footprint | Non
 
 
 def focal_px(info: PhotoInfo) -> float | None:
-    """The focal length in px: calibrated, else by its equivalent on 35 mm film, which keeps the diagonal's angle."""
+    """The focal length in px: calibrated, else by its equivalent on 35 mm film (same diagonal angle)."""
     if info.focal_px is not None:
         return info.focal_px
     if info.focal_35mm is None or not info.width_px or not info.height_px:

@@ -57,9 +57,10 @@ class Window(NamedTuple):
 class LocalFrame:
     """The azimuthal equidistant projection of the WGS84 ellipsoid about one point.
 
-    Distances from the origin are exact. Those across are too long by a factor of at most 1 + r^2 / (6 R^2), with
-    R the Earth's radius: 1 part in 100,000 at r = 50 km (Snyder, Map Projections, 1987, p. 191). "North up"
-    holds along the origin's meridian; elsewhere it turns by the longitude's difference times sin(latitude).
+    Distances from the origin are exact. Those across are too long by a factor of at most 1 + r^2 / (6 R^2),
+    with R the Earth's radius: 1 part in 100,000 at r = 50 km (Snyder, Map Projections, 1987, p. 191). "North
+    up" holds along the origin's meridian; elsewhere it turns by the longitude's difference times
+    sin(latitude).
     """
 
     latitude: float  # degrees WGS84
@@ -84,8 +85,8 @@ class LocalFrame:
 def frame_about(latitude: np.ndarray, longitude: np.ndarray) -> LocalFrame:
     """The frame about the middle of some points in degrees, also across the antimeridian.
 
-    The origin is rounded to a tenth of a degree (5.6 km of latitude at most): a map that gains a tile keeps its
-    frame, and with it all that was computed of its windows.
+    The origin is rounded to a tenth of a degree (5.6 km of latitude at most): a map that gains a tile keeps
+    its frame, and with it all that was computed of its windows.
     """
     lat, lon = np.radians(latitude), np.radians(longitude)
     x, y, z = (

@@ -62,8 +62,8 @@ class GeoMap:
     def read(self, window: Window, metres_per_pixel: float) -> Pixels:
         """The map's picture of a window, north up, at any scale.
 
-        The outer corner of its first pixel is (window.west, window.north); see `Window.size` for its size. Outside of
-        the map, on nodata and where a file is damaged, rgb is 0 and valid False.
+        The outer corner of its first pixel is (window.west, window.north); see `Window.size` for its size.
+        Outside of the map, on nodata and where a file is damaged, rgb is 0 and valid False.
         """
         height, width = window.size(metres_per_pixel)
         rgb, valid = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), bool)
@@ -117,10 +117,10 @@ class GeoMap:
     def identity(self, window: Window) -> str:
         """Hex digest of all that a window's pixels follow from, without reading them.
 
-        That is the frame, the stretch, and the georeference and stamp (name, bytes, time) of each file that the window
-        touches: what was computed of it may be used again while this is the same.
+        That is the window in its frame, the stretch, and the georeference and stamp (name, bytes, time) of
+        each file that the window touches: what was computed of it may be used again while this is the same.
         """
-        parts = [repr(self.frame)]
+        parts = [repr(self.frame), repr(tuple(float(edge) for edge in window))]
         for source, extent in self._under(window):
             inner = Window(*np.maximum(window[:2], extent[:2]), *np.minimum(window[2:], extent[2:]))
             box = source_box(source.grid, 1, self.frame, inner, source.grid.metres_per_pixel(self.frame))
@@ -143,17 +143,20 @@ class GeoMap:
 
 
 def open_map(paths: str | Sequence[str], crs: str = "") -> GeoMap:
-    """A map of raster files, folders of rasters, of XYZ tiles, or of images with a table of corners; paths or URIs.
+    """A map of raster files, folders of rasters, of XYZ tiles, or of images with a table of corners; paths
+    or URIs.
 
-    crs: of files that have a transform and name no CRS. Pixels are not read, but for the stretch of files of more
-    than 8 bits. Raises InputError for what cannot be a map (see `sources.open_sources`).
+    crs: of files that have a transform and name no CRS. Pixels are not read, but for the stretch of files of
+    more than 8 bits. Raises InputError for what cannot be a map (see `sources.open_sources`).
     """
     sources, notes = open_sources([paths] if isinstance(paths, str) else paths, crs)
     places = [source.grid.to_wgs84(*source.grid.net()) for source in sources]
     latitude, longitude = (np.concatenate([place[i].ravel() for place in places]) for i in (0, 1))
     known = np.isfinite(latitude) & np.isfinite(longitude)
     if not known.any():
-        raise InputError(f"the map {sources[0].name!r} lies nowhere on the Earth: check its CRS and transform")
+        raise InputError(
+            f"the map {sources[0].name!r} lies nowhere on the Earth: check its CRS and transform"
+        )
     frame = frame_about(latitude[known], longitude[known])
     extents = [_extent(source, frame) for source in sources]
     order = sorted(range(len(sources)), key=lambda i: sources[i].grid.metres_per_pixel(frame))

@@ -23,9 +23,13 @@ class Grid:
     height: int
     crs: str  # WKT or such as "EPSG:32633"; of the transform, or of the ground control points
     transform: tuple[float, float, float, float, float, float] | None  # (column, row) -> (x, y), as Affine's
-    gcps: tuple[tuple[float, float, float, float], ...] = ()  # (column, row, x, y) where there is no transform
+    gcps: tuple[
+        tuple[float, float, float, float], ...
+    ] = ()  # (column, row, x, y) where there is no transform
 
-    def to_pixel(self, frame: LocalFrame, east: np.ndarray, north: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def to_pixel(
+        self, frame: LocalFrame, east: np.ndarray, north: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(column, row) of points in the frame's metres; not finite where the raster's CRS ends."""
         x, y = transformer(frame.crs, self.crs).transform(east, north)
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
@@ -81,7 +85,8 @@ def check_crs(crs: str) -> str:
     except CRSError as error:
         reason = str(error).split("\n")[0]
         raise InputError(
-            f"the CRS {crs[:60]!r} is unknown ({reason}): give one such as EPSG:32633 or a PROJ string by --crs"
+            f"the CRS {crs[:60]!r} is unknown ({reason}): give one such as EPSG:32633 or a PROJ string by"
+            " --crs"
         ) from error
     return crs
 

@@ -13,13 +13,14 @@ BLANK_RANGE = 8  # of 255, between the first and the last hundredth of the grey 
 def black_surround(rgb: np.ndarray) -> np.ndarray:
     """Which pixels show something: False on areas of fill, [H, W] bool.
 
-    Black fill counts wherever it is (a hole in a map is one); white fill only where it touches the picture's edge
-    and takes a hundredth of it, for white roofs are true. Specks, lines and shadows narrower than 16 px stay.
+    Black fill counts wherever it is (a hole in a map is one); white fill only where it touches the picture's
+    edge and takes a hundredth of it, for white roofs are true. Specks, lines and shadows narrower than 16 px
+    stay.
 
     rgb: [H, W, 3] uint8.
     """
-    black = _areas((rgb <= BLACK).all(axis=2))
-    white = _areas((rgb >= WHITE).all(axis=2))
+    black = _areas(np.asarray(rgb.max(axis=2) <= BLACK))
+    white = _areas(np.asarray(rgb.min(axis=2) >= WHITE))
     if white.any():
         labels, _ = ndimage.label(white)
         edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -37,7 +38,7 @@ def is_blank(rgb: np.ndarray) -> bool:
 
 
 def _areas(mask: np.ndarray) -> np.ndarray:
-    """The parts of a mask that a square of `SIDE_PX` fits into; the mask goes on beyond the picture's edges."""
+    """The parts of a mask that a square of `SIDE_PX` fits into; it goes on beyond the picture's edges."""
     if not mask.any():
         return mask
     # The extremes of a sliding square are separable: as quick as two passes over the picture.

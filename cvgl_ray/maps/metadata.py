@@ -1,7 +1,7 @@
 """What a photo says of itself: EXIF, and the XMP of DJI, Autel, Parrot and Pix4D's convention.
 
-It is shown to the user and used only where the user asks for it. Whatever a field holds, reading never raises: a field
-that makes no sense is None and is named in the notes.
+It is shown to the user and used only where the user asks for it. Whatever a field holds, reading never
+raises: a field that makes no sense is None and is named in the notes.
 """
 
 import io
@@ -128,6 +128,11 @@ def _gimbal(xmp: dict[str, str], notes: list[str]) -> Gimbal:
         # A gimbal at exactly 0.00 looks at the horizon, where no map is: firmware writes it for "not known".
         notes.append("the gimbal's pitch is exactly 0, taken as not set")
         angles = angles._replace(pitch=None, yaw=None if angles.yaw == 0 else angles.yaw)
+    if angles.pitch is not None and angles.yaw is not None and abs(angles.roll or 0) > 90:
+        # Near straight down a gimbal's angles flip: the same direction of view, written the other way round.
+        notes.append("the gimbal's roll is beyond 90 degrees, its angles are turned over")
+        roll = (angles.roll or 0) % 360 - 180
+        angles = Gimbal((angles.yaw + 180) % 360, -180 - angles.pitch, roll)
     return angles
 
 

@@ -14,7 +14,7 @@ XMP = (
 
 
 def exif_bytes(info: PhotoInfo) -> bytes:
-    """EXIF for Pillow's `save(exif=...)`: position to 3 cm, altitude above sea, time, camera, focal lengths."""
+    """EXIF for Pillow's `save(exif=...)`: position (to 3 cm), altitude, time, camera, focal lengths."""
     exif = Image.Exif()
     texts = {ExifTags.Base.Make: info.make, ExifTags.Base.Model: info.model}
     exif.update({tag: text for tag, text in texts.items() if text})

@@ -27,19 +27,17 @@ class Photo(NamedTuple):
 def list_photos(paths: str | Sequence[str]) -> list[Photo]:
     """The photos among files and in folders, sorted by image_id; no file is opened.
 
-    Raises InputError for an address without a file or folder, a folder without photos, and two photos of one image_id.
+    Raises InputError for an address without a file or folder, a folder without photos, and two photos of one
+    image_id.
     """
     photos: dict[str, Photo] = {}
     for path in [paths] if isinstance(paths, str) else paths:
         for photo in _photos_at(path):
             other = photos.setdefault(photo.image_id, photo)
             if other is not photo:
-                same = other.uri == photo.uri
                 raise InputError(
-                    f"the photo {photo.uri!r} is named twice: name each once"
-                    if same
-                    else f"the photos {other.uri!r} and {photo.uri!r} have the same name {photo.image_id!r}: give the"
-                    " folder that holds both, so that their paths below it differ"
+                    f"two photos are called {photo.image_id!r}, {other.uri!r} and {photo.uri!r}: name each photo"
+                    " once, or give the folder that holds both, so that their paths below it differ"
                 )
     if not photos:
         raise InputError("no photo is named: give files or folders of .jpg, .jpeg or .png photos")

@@ -68,7 +68,7 @@ class Raster:
         return Block(values, valid)
 
     def sample(self) -> np.ndarray:
-        """Valid values spread over the file, [1 or 3, N] of its type: from an overview, or from 64 small windows."""
+        """Valid values from all over the file, [1 or 3, N] of its type: an overview's, or 64 small windows'."""
         width, height = self.grid.width, self.grid.height
         with dataset(self.address, self.stamp) as source:
             cheap = bool(source.overviews(self.bands[0])) or width * height <= WHOLE_PX
@@ -79,9 +79,12 @@ class Raster:
             side = SAMPLE_PX // 8
             places = [((width - side) * i // 7, (height - side) * j // 7) for j in range(8) for i in range(8)]
             blocks = [
-                self.read_block(max(0, c), max(0, r), min(side, width), min(side, height), 1) for c, r in places
+                self.read_block(max(0, c), max(0, r), min(side, width), min(side, height), 1)
+                for c, r in places
             ]
-        return np.concatenate([values[:, valid & (values != 0).any(axis=0)] for values, valid, _ in blocks], axis=1)
+        return np.concatenate(
+            [values[:, valid & (values != 0).any(axis=0)] for values, valid, _ in blocks], axis=1
+        )
 
     def holds(self, column: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Which points, in px, lie on the raster; nodata is not asked."""
@@ -130,7 +133,9 @@ def _grid(source: Any, crs: str, address: str) -> Grid | None:
     if points:
         own = points_crs.to_wkt() if points_crs else crs
         if len(points) < 3:
-            raise InputError(f"the map {address!r} has {len(points)} ground control points: give three or more")
+            raise InputError(
+                f"the map {address!r} has {len(points)} ground control points: give three or more"
+            )
         placed = tuple((point.col, point.row, point.x, point.y) for point in points)
         return Grid(source.width, source.height, _crs_of(own, crs, address), None, placed)
     if source.transform.is_identity or source.transform.determinant == 0:
@@ -138,7 +143,8 @@ def _grid(source: Any, crs: str, address: str) -> Grid | None:
     own = source.crs.to_wkt() if source.crs else crs
     if not own:
         raise InputError(
-            f"the map {address!r} has a transform (perhaps a world file) but no CRS: name it, such as --crs EPSG:32633"
+            f"the map {address!r} has a transform (perhaps a world file) but no CRS: name it, such as --crs"
+            " EPSG:32633"
         )
     transform = tuple(source.transform)[:6]
     return Grid(source.width, source.height, _crs_of(own, crs, address), transform)

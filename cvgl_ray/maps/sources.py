@@ -14,7 +14,8 @@ from cvgl_ray.maps.xyz import TileFolder, open_tiles
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".mbtiles")
 FOUR_WAYS = (
-    "give a GeoTIFF with a CRS and a transform or ground control points, a folder of XYZ tiles (z/x/y.png), an image"
+    "give a GeoTIFF with a CRS and a transform or ground control points, a folder of XYZ tiles (z/x/y.png),"
+    " an image"
     " with a world file and --crs, or a folder of images with a CSV of their corners' coordinates"
 )
 
@@ -25,8 +26,8 @@ def open_sources(paths: Sequence[str], crs: str = "") -> tuple[list[Source], tup
     """The sources of a map and what is to be said of them.
 
     crs: of the files that name none, and in which images with a table of corners are straight.
-    Raises InputError for an address without a raster, a named file without a georeference, a faulty table and an
-    unknown CRS.
+    Raises InputError for an address without a raster, a named file without a georeference, a faulty table
+    and an unknown CRS.
     """
     if crs:
         check_crs(crs)

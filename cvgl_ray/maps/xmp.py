@@ -3,7 +3,9 @@
 import re
 from typing import NamedTuple
 
-FIELD = re.compile(rb"([\w-]+):(\w+)\s*=\s*[\"']([^\"'<>]{1,200})[\"']|<([\w-]+):(\w+)>\s*([^<>]{1,200}?)\s*</")
+FIELD = re.compile(
+    rb"([\w-]+):(\w+)\s*=\s*[\"']([^\"'<>]{1,200})[\"']|<([\w-]+):(\w+)>\s*([^<>]{1,200}?)\s*</"
+)
 NUMBER = re.compile(r"^\s*([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?:\s*/\s*(\d+(?:\.\d*)?))?\s*$")
 
 # DJI's names; Autel writes them under its own prefixes, one with DJI's spelling mistake.
@@ -49,16 +51,14 @@ def drone_number(fields: dict[str, str], *names: str) -> float | None:
 def gimbal(fields: dict[str, str]) -> Gimbal:
     """The camera's angles, whoever wrote them.
 
-    DJI, Autel's newer firmware, Parrot and Skydio say pitch -90 for straight down; the fields `Camera:Pitch` of Pix4D's
-    convention (senseFly, Parrot's Sequoia, Autel's older firmware) say 0.
+    DJI, Autel's newer firmware and Parrot say pitch -90 for straight down; the fields `Camera:Pitch` of
+    Pix4D's convention (senseFly, Parrot's Sequoia, Autel's older firmware) say 0.
     """
     found = Gimbal(*(drone_number(fields, f"gimbal{axis}degree") for axis in ("yaw", "pitch", "roll")))
     if found.pitch is None:
         found = Gimbal(
             *(number(fields, f"drone-parrot:camera{axis}degree") for axis in ("yaw", "pitch", "roll"))
         )
-    if found.pitch is None and "drone-skydio:yaw" in fields:
-        found = Gimbal(*(number(fields, f"drone-skydio:{axis}") for axis in ("yaw", "pitch", "roll")))
     if found.pitch is None:
         yaw, pitch, roll = (number(fields, f"camera:{axis}") for axis in ("yaw", "pitch", "roll"))
         if pitch is not None and (yaw, pitch, roll) != (0, 0, 0):

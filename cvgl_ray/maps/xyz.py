@@ -43,7 +43,7 @@ class TileFolder:
         return self.side & -self.side  # tiles are reduced one by one: by a power of two that divides them
 
     def read_block(self, column: int, row: int, width: int, height: int, step: int) -> Block:
-        """As `Raster.read_block`, with `step` a power of two; tiles that are missing or broken are not valid."""
+        """As `Raster.read_block`, `step` a power of two; tiles that are missing or broken are not valid."""
         zoom = min(z for z in self.levels if 1 << (self.zoom - z) <= step)
         reduce = step >> (self.zoom - zoom)
         side = self.side // reduce  # of a tile in the block
@@ -55,12 +55,16 @@ class TileFolder:
         for (x, y), (path, _) in _under(self.levels[zoom], left, top, left + w, top + h, side):
             try:
                 tile = _decode(read_bytes(join(self.address, path)), self.side, reduce)
-            except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+            except (
+                Exception
+            ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
                 damaged.append(f"{path} ({error})")
                 continue
             r0, c0 = y * side - top, x * side - left
             rows, columns = slice(max(0, r0), min(h, r0 + side)), slice(max(0, c0), min(w, c0 + side))
-            canvas[rows, columns] = tile[rows.start - r0 : rows.stop - r0, columns.start - c0 : columns.stop - c0]
+            canvas[rows, columns] = tile[
+                rows.start - r0 : rows.stop - r0, columns.start - c0 : columns.stop - c0
+            ]
         return Block(canvas[:, :, :3].transpose(2, 0, 1), canvas[:, :, 3] > 127, tuple(damaged))
 
     def sample(self) -> np.ndarray:
@@ -104,7 +108,9 @@ def open_tiles(
     west, north = first[0] * side * pixel - HALF_EQUATOR_M, HALF_EQUATOR_M - first[1] * side * pixel
     columns, rows = max(xs) - first[0] + 1, max(ys) - first[1] + 1
     grid = Grid(columns * side, rows * side, "EPSG:3857", (pixel, 0.0, west, 0.0, -pixel, north))
-    lower = {z: levels[z] for z in levels if z == zoom or z < zoom and _covers(levels[z], levels[zoom], zoom - z)}
+    lower = {
+        z: levels[z] for z in levels if z == zoom or (z < zoom and _covers(levels[z], levels[zoom], zoom - z))
+    }
     return TileFolder(address, lower, zoom, side, grid, first), notes
 
 
@@ -120,7 +126,7 @@ def _levels(names: Iterable[tuple[str, FileStamp]], flipped: bool) -> dict[int, 
 
 
 def _highest_complete(levels: dict[int, Level]) -> tuple[int, tuple[str, ...]]:
-    """The highest zoom that has a tile under each tile of the next lower one, and what is said of the higher."""
+    """The highest zoom with a tile under each tile of the next lower one, and what is said of higher ones."""
     zooms = sorted(levels, reverse=True)
     notes = []
     for zoom, lower in zip(zooms, [*zooms[1:], None], strict=True):
@@ -164,8 +170,12 @@ def _side(address: str, level: Level) -> int:
     """The tiles' side in px, by the first one that can be decoded."""
     for path, _ in level.values():
         try:
-            with Image.open(io.BytesIO(read_bytes(join(address, path))), formats=("PNG", "JPEG", "WEBP")) as image:
+            with Image.open(
+                io.BytesIO(read_bytes(join(address, path))), formats=("PNG", "JPEG", "WEBP")
+            ) as image:
                 return image.width
         except Exception:  # as above
             continue
-    raise InputError(f"none of the {len(level)} tiles in {address!r} can be decoded: give PNG, JPEG or WebP tiles")
+    raise InputError(
+        f"none of the {len(level)} tiles in {address!r} can be decoded: give PNG, JPEG or WebP tiles"
+    )
