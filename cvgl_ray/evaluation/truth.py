@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.geomap import GeoMap
 from cvgl_ray.maps.metadata import PhotoInfo
+from cvgl_ray.storage.filesystem import read_bytes
 
 HEADER = ("image_id", "latitude", "longitude")
 

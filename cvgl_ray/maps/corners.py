@@ -11,10 +11,10 @@ import re
 
 import numpy as np
 
-from cvgl_ray.catalog.filesystem import read_bytes
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.frame import transformer
 from cvgl_ray.maps.grid import Grid
+from cvgl_ray.storage.filesystem import read_bytes
 
 CORNERS = {
     "top_left": ("tl", "lt", "ul", "nw", "topleft", "upperleft", "lefttop"),

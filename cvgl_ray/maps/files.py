@@ -12,8 +12,8 @@ import rasterio
 from pyarrow import fs
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
-from cvgl_ray.catalog.filesystem import is_uri, resolve
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.filesystem import is_uri, resolve
 
 CACHE_MB = 256  # of decoded blocks in each process; GDAL's own default is a twentieth of the memory
 HANDLES = 32  # open files per thread

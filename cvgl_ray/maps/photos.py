@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
-from cvgl_ray.catalog.filesystem import IMAGE_SUFFIXES, list_images, read_bytes, resolve
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.metadata import PhotoInfo, read_info
+from cvgl_ray.storage.filesystem import IMAGE_SUFFIXES, list_images, read_bytes, resolve
 
 
 class Photo(NamedTuple):

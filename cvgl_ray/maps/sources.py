@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from pyarrow import fs
 
-from cvgl_ray.catalog.filesystem import join, resolve
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.corners import Corner, place, read_corners
 from cvgl_ray.maps.files import FileStamp, dataset, stamp, stamp_of
 from cvgl_ray.maps.grid import check_crs
 from cvgl_ray.maps.raster import Raster, of_dataset, open_raster
 from cvgl_ray.maps.xyz import TileFolder, open_tiles
+from cvgl_ray.storage.filesystem import join, resolve
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".mbtiles")
 FOUR_WAYS = (

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from cvgl_ray.catalog.filesystem import join, read_bytes
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.files import FileStamp
 from cvgl_ray.maps.grid import Grid
 from cvgl_ray.maps.raster import Block
+from cvgl_ray.storage.filesystem import join, read_bytes
 
 HALF_EQUATOR_M = math.pi * 6_378_137  # of EPSG:3857: x and y run from minus to plus this
 TILE = re.compile(r"(?:^|/)(\d{1,2})[/_](\d+)[/_](\d+)\.(?:png|jpe?g|webp)$", re.IGNORECASE)
