@@ -91,7 +91,8 @@ def geotiff(picture: Picture, site: Site) -> bytes:
     corner = (site.east - side * MAP_PIXEL_M / 2, site.north + side * MAP_PIXEL_M / 2)
     profile = {
         "driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint8",
-        "crs": f"EPSG:{site.epsg}", "transform": Affine(MAP_PIXEL_M, 0, corner[0], 0, -MAP_PIXEL_M, corner[1]),
+        "crs": f"EPSG:{site.epsg}",
+        "transform": Affine(MAP_PIXEL_M, 0, corner[0], 0, -MAP_PIXEL_M, corner[1]),
         "tiled": True, "compress": "JPEG", "jpeg_quality": 88, "photometric": "YCBCR", "interleave": "pixel",
     }  # fmt: skip
     with rasterio.MemoryFile() as memory:

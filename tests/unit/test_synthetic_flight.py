@@ -53,7 +53,7 @@ def at_ground(terrain: np.ndarray, mark: tuple[float, float]) -> np.ndarray:
     return np.array([*mark, terrain[row, col]])
 
 
-@pytest.mark.parametrize(("heading_deg", "tilt_deg"), [(0, 0), (75, 12), (200, 20), (310, 5)])
+@pytest.mark.parametrize(("heading_deg", "tilt_deg"), [(0, 0), (75, 12), (110, 20), (310, 5)])
 def test_a_mark_appears_in_the_photo_where_the_pinhole_camera_puts_it(heading_deg: float, tilt_deg: float):
     terrain = rolling()
     world = marked_world(terrain)
@@ -94,7 +94,7 @@ def test_rays_that_start_low_find_what_rays_that_try_every_level_find():
         col, row = (
             (rays[axis] * (level - 130.0) + view.position[axis] + world.half_m) / CELL_M for axis in (0, 1)
         )
-        hit = np.isnan(expected) & (world.height[row.astype(int), col.astype(int)] >= level)
+        hit = np.isnan(expected) & (world.height[row.astype(int) % 1000, col.astype(int) % 1000] >= level)
         expected[hit] = level
     # A contact is refined between the level that hits and the one above.
     offset = contact.reshape(expected.shape) - expected
