@@ -79,7 +79,7 @@ class GeoMap:
                 source, stretch, self.frame, Window(west, south, east, north), metres_per_pixel
             )
             new = part.valid & ~valid[rows, columns]
-            rgb[rows, columns][new] = part.rgb[new]
+            np.copyto(rgb[rows, columns], part.rgb, where=new[:, :, None])
             valid[rows, columns] |= new
             damaged += part.damaged
         return Pixels(rgb, valid, damaged)
@@ -143,11 +143,13 @@ class GeoMap:
 
 
 def open_map(paths: str | Sequence[str], crs: str = "") -> GeoMap:
-    """A map of raster files, folders of rasters, of XYZ tiles, or of images with a table of corners; paths
-    or URIs.
+    """One map of raster files and folders of rasters, of XYZ tiles or of images with a table of corners.
 
-    crs: of files that have a transform and name no CRS. Pixels are not read, but for the stretch of files of
-    more than 8 bits. Raises InputError for what cannot be a map (see `sources.open_sources`).
+    paths: local paths or URIs.
+    crs: of files that have a transform and name no CRS, and in which images with a table are straight.
+
+    Pixels are read only for the stretch of files of more than 8 bits. Raises InputError for what cannot be a
+    map, see `sources.open_sources`.
     """
     sources, notes = open_sources([paths] if isinstance(paths, str) else paths, crs)
     places = [source.grid.to_wgs84(*source.grid.net()) for source in sources]
