@@ -89,7 +89,10 @@ class GeoMap:
         east, north = np.asarray(east, np.float64), np.asarray(north, np.float64)
         found = np.zeros(np.broadcast(east, north).shape, bool)
         east, north = np.broadcast_to(east, found.shape), np.broadcast_to(north, found.shape)
-        for source, (west, south, right, top) in zip(self.sources, self.extents, strict=True):
+        if not found.size:
+            return found
+        around = Window(float(east.min()), float(north.min()), float(east.max()), float(north.max()))
+        for source, (west, south, right, top) in self._under(around.grown(0.001)):
             ask = ~found & (east >= west) & (east <= right) & (north >= south) & (north <= top)
             if ask.any():
                 found[ask] = source.holds(*source.grid.to_pixel(self.frame, east[ask], north[ask]))
