@@ -70,7 +70,7 @@ def truth_of_photos(image_ids: Sequence[str], infos: Sequence[PhotoInfo]) -> Tru
 
 
 def check_on_map(truth: Truth, geomap: GeoMap) -> None:
-    """Raise InputError if most of a truth lies on the map with latitude and longitude exchanged, and not before."""
+    """Raise InputError if latitude and longitude are exchanged: only then most points lie on the map."""
     latitude, longitude = _known(truth)
     if not len(latitude):
         return

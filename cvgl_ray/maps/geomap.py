@@ -79,7 +79,7 @@ class GeoMap:
                 source, stretch, self.frame, Window(west, south, east, north), metres_per_pixel
             )
             new = part.valid & ~valid[rows, columns]
-            rgb[rows, columns][new] = part.rgb[new]
+            np.copyto(rgb[rows, columns], part.rgb, where=new[:, :, None])
             valid[rows, columns] |= new
             damaged += part.damaged
         return Pixels(rgb, valid, damaged)
@@ -89,7 +89,10 @@ class GeoMap:
         east, north = np.asarray(east, np.float64), np.asarray(north, np.float64)
         found = np.zeros(np.broadcast(east, north).shape, bool)
         east, north = np.broadcast_to(east, found.shape), np.broadcast_to(north, found.shape)
-        for source, (west, south, right, top) in zip(self.sources, self.extents, strict=True):
+        if not found.size:
+            return found
+        around = Window(float(east.min()), float(north.min()), float(east.max()), float(north.max()))
+        for source, (west, south, right, top) in self._under(around.grown(0.001)):
             ask = ~found & (east >= west) & (east <= right) & (north >= south) & (north <= top)
             if ask.any():
                 found[ask] = source.holds(*source.grid.to_pixel(self.frame, east[ask], north[ask]))
@@ -143,11 +146,13 @@ class GeoMap:
 
 
 def open_map(paths: str | Sequence[str], crs: str = "") -> GeoMap:
-    """A map of raster files, folders of rasters, of XYZ tiles, or of images with a table of corners; paths
-    or URIs.
+    """One map of raster files and folders of rasters, of XYZ tiles or of images with a table of corners.
 
-    crs: of files that have a transform and name no CRS. Pixels are not read, but for the stretch of files of
-    more than 8 bits. Raises InputError for what cannot be a map (see `sources.open_sources`).
+    paths: local paths or URIs.
+    crs: of files that have a transform and name no CRS, and in which images with a table are straight.
+
+    Pixels are read only for the stretch of files of more than 8 bits. Raises InputError for what cannot be a
+    map, see `sources.open_sources`.
     """
     sources, notes = open_sources([paths] if isinstance(paths, str) else paths, crs)
     places = [source.grid.to_wgs84(*source.grid.net()) for source in sources]

@@ -1,7 +1,6 @@
 """Where the pixels of one raster lie on the Earth: by a transform or by ground control points."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from pyproj import CRS
@@ -39,7 +38,8 @@ class Grid:
         column, row = np.full(x.shape, np.nan), np.full(x.shape, np.nan)
         known = np.isfinite(x) & np.isfinite(y)
         if known.any():
-            row[known], column[known] = _by_gcps(self.gcps).rowcol(x[known], y[known], op=_same)
+            with GCPTransformer(_points(self.gcps)) as by_points:
+                row[known], column[known] = by_points.rowcol(x[known], y[known], op=_same)
         return column, row
 
     def to_wgs84(self, column: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,8 +48,10 @@ class Grid:
             a, b, c, d, e, f = self.transform
             x, y = a * column + b * row + c, d * column + e * row + f
         else:
-            # rasterio's "xy" asks for pixel numbers and adds an offset: "ul" adds none
-            flat = _by_gcps(self.gcps).xy(row.ravel(), column.ravel(), offset="ul")
+            with GCPTransformer(_points(self.gcps)) as by_points:
+                flat = by_points.xy(
+                    row.ravel(), column.ravel(), offset="ul"
+                )  # "ul": half a pixel is not added
             x, y = (np.asarray(part).reshape(row.shape) for part in flat)
         longitude, latitude = transformer(self.crs, "EPSG:4326").transform(x, y)
         return np.asarray(latitude), np.asarray(longitude)
@@ -91,9 +93,8 @@ def check_crs(crs: str) -> str:
     return crs
 
 
-@lru_cache(maxsize=64)
-def _by_gcps(gcps: tuple[tuple[float, float, float, float], ...]) -> GCPTransformer:
-    return GCPTransformer([GroundControlPoint(row=r, col=c, x=x, y=y) for c, r, x, y in gcps])
+def _points(gcps: tuple[tuple[float, float, float, float], ...]) -> list[GroundControlPoint]:
+    return [GroundControlPoint(row=row, col=column, x=x, y=y) for column, row, x, y in gcps]
 
 
 def _same(value: np.ndarray) -> np.ndarray:

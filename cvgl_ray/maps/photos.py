@@ -36,7 +36,7 @@ def list_photos(paths: str | Sequence[str]) -> list[Photo]:
             other = photos.setdefault(photo.image_id, photo)
             if other is not photo:
                 raise InputError(
-                    f"two photos are called {photo.image_id!r}, {other.uri!r} and {photo.uri!r}: name each photo"
+                    f"two photos are called {photo.image_id!r}, {other.uri!r} and {photo.uri!r}: name each"
                     " once, or give the folder that holds both, so that their paths below it differ"
                 )
     if not photos:

@@ -68,7 +68,7 @@ class Raster:
         return Block(values, valid)
 
     def sample(self) -> np.ndarray:
-        """Valid values from all over the file, [1 or 3, N] of its type: an overview's, or 64 small windows'."""
+        """Valid values from all over the file, [1 or 3, N]: an overview's, or those of 64 small windows."""
         width, height = self.grid.width, self.grid.height
         with dataset(self.address, self.stamp) as source:
             cheap = bool(source.overviews(self.bands[0])) or width * height <= WHOLE_PX

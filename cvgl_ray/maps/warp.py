@@ -13,7 +13,7 @@ from rasterio.warp import reproject
 from cvgl_ray.maps.files import DamagedError
 from cvgl_ray.maps.frame import LocalFrame, Window
 from cvgl_ray.maps.grid import POINTS, Grid
-from cvgl_ray.maps.masks import black_surround
+from cvgl_ray.maps.masks import black_surround, zero_surround
 from cvgl_ray.maps.raster import Block
 from cvgl_ray.maps.sources import Source
 from cvgl_ray.maps.stretch import Stretch
@@ -109,9 +109,11 @@ def _span(values: np.ndarray, margin: float, step: int, size: int) -> tuple[int,
 
 def _prepared(block: Block, stretch: Stretch | None, bare: bool) -> np.ndarray:
     """[2 or 4, h, w] uint8: grey or RGB, and alpha."""
-    values = block.values if stretch is None else stretch.apply(block.values)
-    valid = block.valid
-    if bare:
+    values, valid = block.values, block.valid
+    if stretch is not None:
+        valid = valid & zero_surround(values) if bare else valid
+        values = stretch.apply(values)
+    elif bare:
         valid = valid & black_surround(np.broadcast_to(values, (3, *values.shape[1:])).transpose(1, 2, 0))
     return np.concatenate([values, 255 * valid[None].astype(np.uint8)])
 
