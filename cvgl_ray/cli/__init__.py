@@ -9,7 +9,8 @@ import click
 
 from cvgl_ray import logs
 from cvgl_ray.cli.runs import evaluate, extract, quickstart, train, tune
-from cvgl_ray.cli.tools import configuration, localize, synth
+from cvgl_ray.cli.synth import synth
+from cvgl_ray.cli.tools import configuration, localize
 from cvgl_ray.errors import InputError, root_cause
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.

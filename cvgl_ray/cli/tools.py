@@ -1,12 +1,11 @@
-"""The other commands: localize, synth, config."""
+"""The commands that leave no folder: localize, config."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
-from cvgl_ray.cli import options, printing
+from cvgl_ray.cli import options
 from cvgl_ray.config import read_tree
 from cvgl_ray.reports.describe import as_table, as_toml
 
@@ -49,35 +48,6 @@ def localize(
             if reference["latitude"] is not None:
                 where = f"  {reference['latitude']:.6f}, {reference['longitude']:.6f}"
             click.echo(f"  {rank:2d}  {reference['similarity']:.3f}  {reference['image_id']}{where}")
-
-
-@click.command()
-@click.option("--output", type=options.FOLDER, required=True, help="Folder of the world.")
-@click.option("--places", default=120, show_default=True, type=click.IntRange(min=1), help="Training places.")
-@click.option("--test-places", default=60, show_default=True, type=click.IntRange(min=1))
-@click.option(
-    "--views", default=4, show_default=True, type=click.IntRange(min=1), help="Drone images per place."
-)
-@click.option("--image-size", default=256, show_default=True, type=click.IntRange(min=32), help="px")
-@click.option(
-    "--distractors",
-    default=0,
-    show_default=True,
-    type=click.IntRange(min=0),
-    help="Test places without queries.",
-)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
-def synth(output: Path, **settings: Any) -> None:
-    """Render a procedural world in University-1652's layout, and a configuration that learns on it."""
-    from cvgl_ray.synthetic import write_world
-    from cvgl_ray.synthetic.untrained import write_settings
-
-    write_world(output, **settings)
-    config = write_settings(output)
-    root, run = f"dataset.root={output}", f"runs/{output.resolve().name}"
-    click.echo(f"world: {output}")
-    click.echo(f"next:  {printing.command('train', '--config', str(config), '--set', root, '--output', run)}")
 
 
 @click.command("config")
