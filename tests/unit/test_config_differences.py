@@ -1,4 +1,4 @@
-"""What may be changed of a bundle's configuration, and how the rest is refused: by key, before anything starts."""
+"""What may be changed of a bundle, and how the rest is refused: by key, before anything starts."""
 
 from pathlib import Path
 
