@@ -78,7 +78,7 @@ def _show(
     """What each round retrieved and a sample of pseudo-pairs, for TensorBoard."""
     uris = dict(zip(data.catalog.image_ids, data.catalog.uris, strict=True))
     with shown("the training's pictures"):
-        sheets = round_sheets(trained.examples, uris)
+        sheets = round_sheets(trained.examples, uris) if any(data.catalog.uris) else {}
         pairs = project_pairs(trained.pairs, query, reference, trained.bundle.adapter, uris)
         write_training(str(tensorboard), sheets, pairs)
 

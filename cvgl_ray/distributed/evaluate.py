@@ -41,7 +41,9 @@ def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> d
         report |= evaluate(data.catalog, labels, tables, dataset, model)
     write_json(output / METRICS, report)
     with shown("the evaluation's charts"):
-        sheets = final_sheets(data.catalog, labels, tables, dataset, model) if labels is not None else {}
+        sheets = {}
+        if labels is not None and any(data.catalog.uris):  # a table of features has no pictures
+            sheets = final_sheets(data.catalog, labels, tables, dataset, model)
         write_evaluation(str(output / "tensorboard"), report, config, sheets)
     return report
 
