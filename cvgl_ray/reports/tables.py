@@ -21,8 +21,8 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     Below it stands whether the images tested are the images trained on.
 
     Args:
-        metrics: what metrics.json holds: "frozen", "adapted" and "aligned", of which any may be missing, each a
-            mapping of direction to figures, and "trained_on_test_images". A figure that a row lacks shows as "-".
+        metrics: what metrics.json holds: any of "frozen", "adapted" and "aligned", each a mapping of
+            direction to figures, and "trained_on_test_images". A figure that a row lacks shows as "-".
     """
     rows = [
         (direction, model, figures)
