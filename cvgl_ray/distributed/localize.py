@@ -18,7 +18,7 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_recipes
 from cvgl_ray.features.store import FeatureTable, read_table
 from cvgl_ray.search.ranks import top_k
-from cvgl_ray.storage.filesystem import is_file, is_uri
+from cvgl_ray.storage.filesystem import exists, is_uri
 
 Row = dict[str, Any]  # an image: "image_id", "uri", "latitude", "longitude"
 
@@ -72,7 +72,7 @@ def localize(
 def _catalogs(gallery: str, queries: Sequence[str], config: Config) -> tuple[Catalog, Catalog]:
     """The queries and the gallery, before any of them is read."""
     for path in queries:
-        if not is_file(path):
+        if not (exists(path) if is_uri(path) else Path(path).is_file()):
             raise InputError(f"--query {path}: there is no such file; give an image")
     asked = Catalog.from_rows(
         {

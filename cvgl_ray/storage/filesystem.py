@@ -56,11 +56,6 @@ def exists(uri: str) -> bool:
     return _file_type(uri) != fs.FileType.NotFound
 
 
-def is_file(uri: str) -> bool:
-    """Whether there is a file; InputError if its store cannot be asked."""
-    return _file_type(uri) == fs.FileType.File
-
-
 def list_images(root: str) -> list[tuple[str, str]]:
     """The .jpg, .jpeg and .png files (any case) below `root` as (path relative to root, uri), sorted.
 
