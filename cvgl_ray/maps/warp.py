@@ -53,6 +53,7 @@ def read_source(
         block = source.read_block(*box)
     except DamagedError as error:
         if max(height, width) <= SMALLEST_PX:
+            source.check()
             return nothing._replace(damaged=(str(error),))
         return _read_quarters(source, stretch, frame, window, metres_per_pixel)
     rgba = _prepared(block, stretch, source.bare)
