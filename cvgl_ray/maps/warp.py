@@ -18,7 +18,7 @@ from cvgl_ray.maps.raster import Block
 from cvgl_ray.maps.sources import Source
 from cvgl_ray.maps.stretch import Stretch
 
-SMALLEST_PX = 32  # a damaged part is narrowed down to windows of this side
+SMALLEST_PX = 16  # a damaged part is narrowed down to windows of this side
 TOLERANCE_PX = 0.02  # by which GDAL may approximate the projection
 
 
