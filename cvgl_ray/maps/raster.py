@@ -115,12 +115,6 @@ def open_raster(address: str, crs: str = "") -> Raster | None:
         return None if grid is None else of_dataset(source, address, known, grid)
 
 
-def image_size(address: str) -> tuple[int, int]:
-    """(width, height) in px of a raster file. Raises InputError if it cannot be opened."""
-    with dataset(address, stamp(address)) as source:
-        return source.width, source.height
-
-
 def of_dataset(source: Any, address: str, known: FileStamp, grid: Grid) -> Raster:
     """The raster of an open dataset on this grid."""
     meaning = source.colorinterp
@@ -138,24 +132,20 @@ def of_dataset(source: Any, address: str, known: FileStamp, grid: Grid) -> Raste
 
 def _grid(source: Any, crs: str, address: str) -> Grid | None:
     points, points_crs = source.gcps
-    if points:
-        own = points_crs.to_wkt() if points_crs else crs
-        if len(points) < 3:
-            raise InputError(
-                f"the map {address!r} has {len(points)} ground control points: give three or more"
-            )
-        placed = tuple((point.col, point.row, point.x, point.y) for point in points)
-        return Grid(source.width, source.height, _crs_of(own, crs, address), None, placed)
-    if source.transform.is_identity or source.transform.determinant == 0:
+    if not points and (source.transform.is_identity or source.transform.determinant == 0):
         return None
-    own = source.crs.to_wkt() if source.crs else crs
+    if 0 < len(points) < 3:
+        raise InputError(f"the map {address!r} has {len(points)} ground control points: give three or more")
+    named = points_crs if points else source.crs
+    own = named.to_wkt() if named else crs
     if not own:
         raise InputError(
-            f"the map {address!r} has a transform (perhaps a world file) but no CRS: name it, such as --crs"
-            " EPSG:32633"
+            f"the map {address!r} has a georeference (perhaps a world file) but no CRS: name it, such as"
+            " --crs EPSG:32633"
         )
-    transform = tuple(source.transform)[:6]
-    return Grid(source.width, source.height, _crs_of(own, crs, address), transform)
+    placed = tuple((point.col, point.row, point.x, point.y) for point in points)
+    transform = None if points else tuple(source.transform)[:6]
+    return Grid(source.width, source.height, _crs_of(own, crs, address), transform, placed)
 
 
 def _crs_of(own: str, given: str, address: str) -> str:
