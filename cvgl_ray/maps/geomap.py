@@ -103,13 +103,14 @@ class GeoMap:
         """Windows that tile the map, each with a margin on all sides; those off every file are left out.
 
         Their cores lie on multiples of `side_m` from the frame's origin: a map that grows keeps its tiles.
+        They are listed row by row from the north-west, the order in which untiled files are quick to read.
         """
         steps = np.linspace(0, side_m, TILE_POINTS)
         holding = {self._tile_of(extent.centre, side_m) for extent in self.extents}
         bounds = self.bounds
         columns = range(int(bounds.west // side_m), int(bounds.east // side_m) + 1)
         tiles = []
-        for row in range(int(bounds.south // side_m), int(bounds.north // side_m) + 1):
+        for row in range(int(bounds.north // side_m), int(bounds.south // side_m) - 1, -1):
             for column in columns:
                 west, south = column * side_m, row * side_m
                 east, north = np.meshgrid(west + steps, south + steps)

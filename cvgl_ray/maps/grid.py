@@ -23,9 +23,7 @@ class Grid:
     height: int
     crs: str  # WKT or such as "EPSG:32633"; of the transform, or of the ground control points
     transform: tuple[float, float, float, float, float, float] | None  # (column, row) -> (x, y), as Affine's
-    gcps: tuple[
-        tuple[float, float, float, float], ...
-    ] = ()  # (column, row, x, y) where there is no transform
+    gcps: tuple[tuple[float, float, float, float], ...] = ()  # (column, row, x, y); without a transform
 
     def to_pixel(
         self, frame: LocalFrame, east: np.ndarray, north: np.ndarray
@@ -59,9 +57,8 @@ class Grid:
             x, y = a * column + b * row + c, d * column + e * row + f
         else:
             with GCPTransformer(_points(self.gcps)) as by_points:
-                flat = by_points.xy(
-                    row.ravel(), column.ravel(), offset="ul"
-                )  # "ul": half a pixel is not added
+                # Pixel coordinates as they are: rasterio's default adds half a pixel.
+                flat = by_points.xy(row.ravel(), column.ravel(), offset="ul")
             x, y = (np.asarray(part).reshape(row.shape) for part in flat)
         longitude, latitude = transformer(self.crs, "EPSG:4326").transform(x, y)
         return np.asarray(latitude), np.asarray(longitude)
@@ -88,7 +85,7 @@ class Grid:
 
 
 def check_crs(crs: str) -> str:
-    """The CRS as PROJ's WKT. Raises InputError if it is unknown or none of the Earth's."""
+    """The same CRS. Raises InputError if it is unknown or none of the Earth's surface."""
     try:
         known = CRS.from_user_input(crs)
         if not (known.is_geographic or known.is_projected or known.is_bound or known.is_compound):

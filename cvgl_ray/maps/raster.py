@@ -9,7 +9,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window as PixelWindow
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.maps.files import DamagedError, FileStamp, dataset, stamp
+from cvgl_ray.maps.files import DamagedError, FileStamp, check_complete, dataset, stamp
 from cvgl_ray.maps.grid import Grid, check_crs
 
 SAMPLE_PX = 512  # side of the picture that a stretch is measured on
@@ -110,6 +110,7 @@ def open_raster(address: str, crs: str = "") -> Raster | None:
     Raises InputError if the file cannot be opened or its CRS is unknown.
     """
     known = stamp(address)
+    check_complete(address)
     with dataset(address, known) as source:
         grid = _grid(source, crs, address)
         return None if grid is None else of_dataset(source, address, known, grid)

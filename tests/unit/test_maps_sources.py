@@ -258,12 +258,15 @@ def test_a_raster_without_georeference_is_refused_with_the_four_ways(tmp_path: P
 def test_other_bad_maps_are_said_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.tif").write_text("no raster")
+    Image.fromarray(spot_picture().transpose(1, 2, 0)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-300])
     write(tmp_path / "plane.tif", spot_picture(), 'LOCAL_CS["plane",UNIT["metre",1]]', UTM)
     write(tmp_path / "far.tif", spot_picture(), "EPSG:4326", Affine(1e-3, 0, 13.0, 0, -1e-3, 152.5))
     for name, sentence in {
         "nothing.tif": "there is no map",
         "empty": "holds no raster",
         "text.tif": "cannot be opened",
+        "cut.png": "is cut off: copy it again",
         "plane.tif": "the CRS .* is unknown",
         "far.tif": "lie",
     }.items():
