@@ -94,6 +94,7 @@ def write_page(
     page = environment.get_template("flight_page.html.jinja").render(
         title=title,
         cards=cards,
+        shown={card.number for card in cards},
         summary=summarise(locations),
         metrics=metrics,
         parameters=parameters or {},
