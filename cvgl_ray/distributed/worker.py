@@ -14,9 +14,9 @@ from cvgl_ray.distributed.checkpoints import latest_state, save_checkpoint
 from cvgl_ray.distributed.index_actor import actor_matcher
 from cvgl_ray.distributed.process_group import joined_workers
 from cvgl_ray.em import collective
-from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
+from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import run_rounds
 from cvgl_ray.reports.tensorboard import score_histograms
 from cvgl_ray.reports.usage import Usage
