@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import click
 
 from cvgl_ray.config import load_config
-from cvgl_ray.errors import InputError, root_cause
+from cvgl_ray.distributed.address import LOCAL, cluster_address
+from cvgl_ray.errors import GaveUpError, InputError, root_cause
 from cvgl_ray.tuning.config import load_sweep
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.
@@ -32,12 +32,13 @@ _DISK_ERRORS = (
 # and an unknown key need not wait for ray and torch.
 
 
-def _stay_on_the_loopback(_context: click.Context, _option: click.Parameter, address: str) -> str:
-    """Have a cluster that is started here listen on the loopback alone; Ray reads this at its import."""
-    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
-    running = Path(folder, "ray", "ray_current_cluster")  # what `ray start` leaves
-    alone = not address and "RAY_ADDRESS" not in os.environ and not running.exists()
-    if alone and "ray" not in sys.modules:  # else it would hold for Ray's processes and not for this one
+def _cluster(_context: click.Context, _option: click.Parameter, address: str) -> str:
+    """The cluster's address; one that is started here listens on the loopback alone.
+
+    Ray reads the latter at its import.
+    """
+    address = cluster_address(address)
+    if address == LOCAL and "ray" not in sys.modules:  # else it would hold for Ray's processes and not for this
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # 1 is Linux's default
     return address
 
@@ -45,7 +46,7 @@ def _stay_on_the_loopback(_context: click.Context, _option: click.Parameter, add
 _address = click.option(
     "--address",
     default="",
-    callback=_stay_on_the_loopback,
+    callback=_cluster,
     help="A Ray cluster; default: join or start one here.",
 )
 
@@ -254,6 +255,11 @@ def main() -> None:
         if isinstance(cause, click.ClickException | InputError):
             click.echo(f"cvgl-ray: {' '.join(message.split())}", err=True)
             sys.exit(2)
+        if isinstance(cause, GaveUpError):
+            click.echo(
+                f"cvgl-ray: {' '.join(message.split())}; the same command goes on where it was", err=True
+            )
+            sys.exit(1)
         if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
             where = f" {cause.filename}" if cause.filename else ""
             click.echo(

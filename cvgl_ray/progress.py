@@ -1,7 +1,4 @@
-"""How far a long piece of work is: a bar in a terminal, a line now and then in a job's log.
-
-Also the guard around all that is only looked at: no chart, picture or progress line may end a run.
-"""
+"""How far a long piece of work is: a bar in a terminal, a line now and then in a job's log."""
 
 import logging
 import sys
@@ -15,20 +12,6 @@ SECONDS_A_LINE = 30.0  # between two lines of a log
 SHORT_S = 2.0  # work that is done sooner leaves no line
 
 Advance = Callable[[int], None]
-
-_failed: set[str] = set()  # what was already said to have failed in this process
-
-
-@contextmanager
-def harmless(what: str) -> Iterator[None]:
-    """Let the run go on where `what` (such as "the round's charts") fails; the log says so once."""
-    try:
-        yield
-    except Exception as error:  # whatever a chart, a picture or a terminal may raise
-        if what not in _failed:
-            _failed.add(what)
-            log.warning("%s failed (%s: %s); the run goes on without", what, type(error).__name__, error)
-            log.debug("%s failed", what, exc_info=True)
 
 
 def is_shown() -> bool:
@@ -49,19 +32,11 @@ def progress(label: str, total: int, unit: str) -> Iterator[Advance]:
         from tqdm import tqdm
 
         with tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr) as bar:
-            yield _guarded(lambda count: bar.update(count) and None)
+            yield lambda count: bar.update(count) and None
     else:
         lines = _Lines(label, total, unit)
-        yield _guarded(lines.advance)
+        yield lines.advance
         lines.end()
-
-
-def _guarded(advance: Advance) -> Advance:
-    def advance_harmlessly(count: int) -> None:
-        with harmless("a progress line"):  # the terminal may be gone
-            advance(count)
-
-    return advance_harmlessly
 
 
 class _Lines:

@@ -31,6 +31,7 @@ from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True)
 class Trained:
     """The bundle of a training, its last pseudo-labels, and examples of retrieval from each of its rounds.
@@ -194,6 +195,6 @@ def _workers(config: Config) -> int | tuple[int, int]:
 
 
 def _cause(error: Exception) -> BaseException:
-    """What lies behind the end of a run and is told in one sentence (an OSError: a full disk), else itself."""
+    """What lies behind the end of a run and is told in a sentence (an OSError: a full disk), else itself."""
     told = InputError | GaveUpError | OSError
     return next((cause for cause in chain(error) if isinstance(cause, told)), error)

@@ -10,7 +10,8 @@ from typing import Any
 import ray
 
 from cvgl_ray.distributed.resources import SECONDS_PER_LINE, Need, awaited_in_words
-from cvgl_ray.progress import harmless, is_shown, progress
+from cvgl_ray.progress import is_shown, progress
+from cvgl_ray.reports.shown import shown
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def show_rounds(actor: Any, rounds: int, need: Need) -> Iterator[None]:
     ended, succeeded = threading.Event(), threading.Event()
 
     def watch() -> None:
-        with harmless("the training's progress line"):
+        with shown("the training's progress line"):
             _await_workers(actor, need, ended)
             with progress("training", rounds, "rounds") as advance:
                 seen = 0

@@ -20,7 +20,7 @@ from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.loop import run_rounds
-from cvgl_ray.progress import harmless
+from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.usage import Usage
 
 
@@ -65,7 +65,7 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
             state["halves"] = halves.state_dict()
         metrics: dict[str, Any] = {"round": done.number, **done.scalars, **usage.read()}
         metrics["histograms"] = {}
-        with harmless("the histograms of the scores"):
+        with shown("a round's histograms"):
             metrics["histograms"] = score_histograms(done.labels)
         _report(state, metrics, Path(arguments["staging"]))
         if _asked_to_end(arguments["ending"]):
