@@ -38,7 +38,9 @@ def _cluster(_context: click.Context, _option: click.Parameter, address: str) ->
     Ray reads the latter at its import.
     """
     address = cluster_address(address)
-    if address == LOCAL and "ray" not in sys.modules:  # else it would hold for Ray's processes and not for this
+    if (
+        address == LOCAL and "ray" not in sys.modules
+    ):  # else it would hold for Ray's processes and not for this
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # 1 is Linux's default
     return address
 

@@ -12,13 +12,13 @@ from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.evaluate import evaluate
 from cvgl_ray.distributed.extract import Extraction, extract
-from cvgl_ray.distributed.tensorboard import write_evaluation, write_training
 from cvgl_ray.distributed.train import train
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_recipes
 from cvgl_ray.features.store import FeatureTable, read_table, select
 from cvgl_ray.reports.pictures import final_sheets, round_sheets
 from cvgl_ray.reports.projector import project_pairs
+from cvgl_ray.reports.tensorboard import write_evaluation, write_training
 from cvgl_ray.storage import run_folder
 from cvgl_ray.storage.files import write_atomically, write_json
 from cvgl_ray.storage.run_folder import RunFolder
