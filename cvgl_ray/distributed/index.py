@@ -27,7 +27,7 @@ from cvgl_ray.search.nearest import Found
 from cvgl_ray.search.shards import Ask, AskEach, Block, assemble, cut, in_shards, search_shard
 
 TRIES = 3  # of one round's matching, and of one search by a shard
-RESTARTS = 20  # of an actor in the life of a training, whose nodes may come and go
+RESTARTS = 10  # of an actor in the life of a training, whose nodes may come and go
 
 Features = tuple[ray.ObjectRef, ray.ObjectRef]  # of the query and the reference view, in the object store
 

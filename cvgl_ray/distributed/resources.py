@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 
+from cvgl_ray.config import Run
 from cvgl_ray.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,16 @@ class Need:
     each: Resources
 
 
-def training_need(workers: int, min_workers: int = 0, *, gpu: bool = False) -> Need:
+def training_need(run: Run) -> Need:
     """Of a training: as many workers as it needs to begin."""
-    key, count = ("run.min_workers", min_workers) if min_workers else ("run.workers", workers)
-    each = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
-    return Need(f"{key} = {count}{_GPU if gpu else ''}", count, each)
+    key = "run.min_workers" if run.min_workers else "run.workers"
+    count = run.min_workers or run.workers
+    each = {"CPU": 1.0, "GPU": 1.0} if run.gpu else {"CPU": 1.0}
+    return Need(f"{key} = {count}{_GPU if run.gpu else ''}", count, each)
 
 
-def extraction_need(actors: int, *, gpu: bool = False) -> Need:
-    """Of an extraction; with actors = 0 it takes what there is, and that must be one at least."""
+def extraction_need(actors: int, *, gpu: bool) -> Need:
+    """Of an extraction: so many actors, or with 0 one at least of those that there is room for."""
     key = f"features.actors = {actors}" if actors else "the extraction"
     return Need(f"{key}{_GPU if gpu else ''}", max(1, actors), {"GPU": 1.0} if gpu else {"CPU": 1.0})
 

@@ -15,7 +15,7 @@ from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import keep_newest, last_state
 from cvgl_ray.distributed.index import start_index
 from cvgl_ray.distributed.process_group import NoGroup
-from cvgl_ray.distributed.resources import Need, check_needs, training_need
+from cvgl_ray.distributed.resources import check_needs, training_need
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
 from cvgl_ray.distributed.watch import show_rounds
@@ -53,7 +53,7 @@ def train(
     never give what the training asks for.
     """
     check_batches(len(query), len(reference), config)
-    check_needs([need(config)])
+    check_needs([training_need(config.run)])
     data = share(query, reference)
     checkpoints = folder.path / "train"
     folder.fetch("train")
@@ -125,7 +125,7 @@ def fit_on_workers(
         scaling_config=ray.train.ScalingConfig(
             num_workers=_workers(config),  # type: ignore[arg-type]
             use_gpu=config.run.gpu,
-            resources_per_worker=dict(need(config).each),
+            resources_per_worker=dict(training_need(config.run).each),
             placement_strategy="SPREAD",  # over as many nodes as there are
         ),
         run_config=ray.train.RunConfig(
@@ -139,7 +139,7 @@ def fit_on_workers(
         ),
     )
     try:
-        with show_rounds(actor, config.mstep.rounds, need(config)):
+        with show_rounds(actor, config.mstep.rounds, training_need(config.run)):
             return trainer.fit()
     except (ray.train.TrainingFailedError, ray.exceptions.RayTaskError) as error:
         raise _cause(error) from error
@@ -181,11 +181,6 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
     banks = training_banks(adapter, *ray.get(list(data.features)))
     bundle = Bundle(adapter, banks, config, recipes, label_free_scores(labels) | kept)
     return Trained(bundle, pairs, examples)
-
-
-def need(config: Config) -> Need:
-    """What a training asks of the cluster."""
-    return training_need(config.run.workers, config.run.min_workers, gpu=config.run.gpu)
 
 
 def _workers(config: Config) -> int | tuple[int, int]:

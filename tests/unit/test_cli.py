@@ -224,11 +224,11 @@ def test_options_reach_the_stage(run, stages, tmp_path):
         "--output",
         "o",
         "--address",
-        "a:1",
+        "local",
     ]
     assert run("evaluate", *options)[0] == 0
     assert run("evaluate", *options, "--bundle", "b")[0] == 0
-    assert calls == [(3, 5, "None", "o", "a:1"), (3, 5, "b", "o", "a:1")]
+    assert calls == [(3, 5, "None", "o", "local"), (3, 5, "b", "o", "local")]
 
 
 def test_a_report_without_labels_says_so(run, stages):
