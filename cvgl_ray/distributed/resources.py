@@ -140,5 +140,5 @@ def said_while_awaited(what: str, need: Need) -> Iterator[Callable[[], None]]:
 def awaited_in_words(what: str, need: Need) -> str:
     """What is awaited, and what the cluster has and has free at this moment."""
     free = ray.available_resources()
-    left = " and ".join(f"{int(free.get(name, 0))} {name}" for name in need.each)
+    left = " and ".join(_counted(int(free.get(name, 0)), name) for name in need.each)
     return f"{what} waits for {need.count} x {_spoken(need.each)}: {left} are free now ({cluster_in_words()})"

@@ -230,7 +230,7 @@ def test_bad_input_in_a_worker_is_never_tried_again(tmp_path: Path) -> None:
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        with pytest.raises(InputError, match="not finite in round"):
+        with pytest.raises(InputError, match="no longer finite in round 0"):
             on_ray(two_views(), configured("linear", 3, "mstep.learning_rate=1e30"), tmp_path)
     finally:
         stop.set()
@@ -253,8 +253,8 @@ def test_it_is_said_what_a_training_waits_for(
         on_ray(two_views(), load_config(None, ("mstep.rounds=1", "run.agreement=false")), tmp_path)
     ray.get(others)
     said = [line for line in caplog.messages if line.startswith("training waits")]
-    assert 1 <= len(said) < 15
-    assert said[0] == "training waits for 1 x (1 CPU): 0 CPU are free now (2 CPUs and 0 GPUs on 1 node)"
+    assert len(said) > 1
+    assert said[0] == "training waits for 1 x (1 CPU): 0 CPUs are free now (2 CPUs and 0 GPUs on 1 node)"
 
 
 def resident(process: int) -> int:
