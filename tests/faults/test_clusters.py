@@ -104,7 +104,7 @@ def lose_a_node(folder: str) -> None:
 
 
 def spread_over_nodes(folder: str) -> None:
-    """Two workers and two shards on three nodes, of which the head has no CPUs: on each other one of either."""
+    """Two workers, two shards and two nodes beside a head without CPUs: each node has one of either."""
     import ray
     from ray.cluster_utils import Cluster
 
