@@ -1,4 +1,4 @@
-"""The weights of a frozen backbone: timm's hub, a local checkpoint, or seeded random ones."""
+"""The weights of a frozen backbone: timm's hub, a local checkpoint, a package, or seeded random ones."""
 
 import hashlib
 import sys
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.packaged import PREFIX, packaged, packaged_state
 
 CLASSIFIERS = ("head.", "head_dist.", "classifier.", "fc.", "head_drop.")
 
@@ -22,8 +23,9 @@ def build_model(
 ) -> nn.Module:
     """Create a timm model without classifier.
 
-    checkpoint: a local `.safetensors` file, or one that `torch.load(weights_only=True)` reads; its
-    classifier, if any, is ignored.
+    checkpoint: a local `.safetensors` file, or one that `torch.load(weights_only=True)` reads; or
+    `package:NAME` for an installed package of weights, which brings its own mean and std. The classifier, if
+    any, is ignored.
     image_size: px, or height and width; resizes a transformer's position embedding; 0 keeps the model's own.
     Raises InputError for an unknown name, an unreachable hub, a checkpoint that does not fit the model, or
     an image size that the model cannot take.
@@ -45,8 +47,12 @@ def build_model(
                 f"the weights of {name} did not come from timm's hub ({type(error).__name__}); give "
                 "backbone.checkpoint a local file, or set backbone.pretrained = false for random weights"
             ) from error
-    if checkpoint:
-        _load(model, name, checkpoint)
+    if checkpoint.startswith(PREFIX):
+        source = packaged(checkpoint)
+        _load_state(model, name, checkpoint, packaged_state(checkpoint))
+        model.pretrained_cfg = {**model.pretrained_cfg, "mean": source.mean, "std": source.std}
+    elif checkpoint:
+        _load_state(model, name, checkpoint, _read(checkpoint))
     if image_size and hasattr(model, "set_input_size"):
         try:
             model.set_input_size(img_size=image_size)
@@ -58,18 +64,23 @@ def build_model(
     return model
 
 
-def _load(model: nn.Module, name: str, checkpoint: str) -> None:
+def _read(checkpoint: str) -> dict[str, torch.Tensor]:
     if not Path(checkpoint).is_file():
         raise InputError(f"backbone.checkpoint {checkpoint} is not a file; give a local one")
     from timm.models import load_state_dict
 
     try:
-        state = load_state_dict(checkpoint, use_ema=False, weights_only=True)
+        state: dict[str, torch.Tensor] = load_state_dict(checkpoint, use_ema=False, weights_only=True)
     except Exception as error:  # safetensors, pickle and zip readers each have their own
         raise InputError(
             f"backbone.checkpoint {checkpoint} cannot be read ({type(error).__name__}); "
             "give a .safetensors file or one that torch.load(weights_only=True) accepts"
         ) from error
+    return state
+
+
+def _load_state(model: nn.Module, name: str, checkpoint: str, state: dict[str, torch.Tensor]) -> None:
+    """Load strictly, but for a classifier. Raises InputError if the weights are another architecture's."""
     rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     own = model.state_dict()
     try:
