@@ -1,7 +1,6 @@
 """The stages behind the commands: each goes from a configuration and a folder to files in that folder."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.evaluate import evaluate
 from cvgl_ray.distributed.extract import Extraction, extract
-from cvgl_ray.distributed.resources import Need, check_needs, extraction_need, training_need
+from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import train
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_recipes
@@ -53,7 +52,8 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         complete = folder.path / ".complete"
         if complete.exists():
             return finished(folder.path)
-        data = _features(config, folder, address, [training_need(config.run)])
+        session.check_room(address, [training_need(config.run)])
+        data = _features(config, folder, address)
         query, reference = training_tables(data, config)
         trained = train(query, reference, config, data.extraction.recipes, folder)
         save_bundle(folder.path / "bundle", trained.bundle, trained.pairs)
@@ -95,18 +95,15 @@ def evaluate_stage(
         return write_metrics(config, data, bundle, folder.path)
 
 
-def _features(config: Config, folder: RunFolder, address: str, needs: Sequence[Need] = ()) -> Data:
+def _features(config: Config, folder: RunFolder, address: str) -> Data:
     """As `load_features`, with what an earlier run into the folder extracted."""
     if not (config.features.cache or config.features.table):
         folder.fetch("features")
-    return load_features(config, folder.path, address, needs)
+    return load_features(config, folder.path, address)
 
 
-def load_features(config: Config, output: Path, address: str, needs: Sequence[Need] = ()) -> Data:
-    """The data set's catalog, written to `output`, and its features, extracted where the store lacks them.
-
-    needs: what will be asked of the cluster afterwards; refused here, before hours of extraction.
-    """
+def load_features(config: Config, output: Path, address: str) -> Data:
+    """The data set's catalog, written to `output`, and its features, extracted where the store lacks them."""
     if not config.dataset.root:
         raise InputError("dataset.root is not set; give the data set's folder with --set dataset.root=DIR")
     dataset = config.dataset
@@ -115,10 +112,6 @@ def load_features(config: Config, output: Path, address: str, needs: Sequence[Ne
     )
     write_atomically(output / "catalog.parquet", lambda temporary: catalog.write(str(temporary)))
     session.connect(address)
-    extracting = (
-        [] if config.features.table else [extraction_need(config.features.actors, gpu=config.run.gpu)]
-    )
-    check_needs([*extracting, *needs])
     if config.features.table:
         return Data(catalog, _foreign_features(config, catalog))
     cache = Path(config.features.cache) if config.features.cache else output / "features"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+import torch
 
 from cvgl_ray.config import Run
 from cvgl_ray.errors import InputError
@@ -54,8 +55,21 @@ def check_needs(needs: Sequence[Need]) -> None:
 
     Raises InputError, which names what is asked and what there is.
     """
-    nodes = alive_nodes()
-    growth = node_types()
+    _check(needs, alive_nodes(), node_types(), "the cluster")
+
+
+def check_needs_here(needs: Sequence[Need]) -> None:
+    """As `check_needs`, of a cluster that is yet to be started on this machine."""
+    machine = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    _check(needs, [machine], [], "this machine")
+
+
+def _check(
+    needs: Sequence[Need],
+    nodes: Sequence[Resources],
+    growth: Sequence[tuple[float, Resources]] | None,
+    where: str,
+) -> None:
     for need in needs:
         room = sum(_fit(node, need.each) for node in nodes)
         if growth is None or room >= need.count:
@@ -64,8 +78,8 @@ def check_needs(needs: Sequence[Need]) -> None:
         if room < need.count:
             grown = ", even when all nodes are added that its autoscaler may add" if growth else ""
             raise InputError(
-                f"{need.key} asks for {need.count} x {_spoken(need.each)}, and the cluster has room for "
-                f"{int(room)}{grown} ({cluster_in_words()}); ask for less, or join a larger cluster with "
+                f"{need.key} asks for {need.count} x {_spoken(need.each)}, and {where} has room for "
+                f"{int(room)}{grown} ({in_words(nodes)}); ask for less, or join a larger cluster with "
                 "--address"
             )
 
@@ -99,9 +113,8 @@ def node_types() -> list[tuple[float, Resources]] | None:
     return None if "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "") else []
 
 
-def cluster_in_words() -> str:
+def in_words(nodes: Sequence[Resources]) -> str:
     """Such as "2 CPUs and 0 GPUs on 1 node"."""
-    nodes = alive_nodes()
     cpus, gpus = (int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU"))
     return f"{_counted(cpus, 'CPU')} and {_counted(gpus, 'GPU')} on {_counted(len(nodes), 'node')}"
 
@@ -141,4 +154,5 @@ def awaited_in_words(what: str, need: Need) -> str:
     """What is awaited, and what the cluster has and has free at this moment."""
     free = ray.available_resources()
     left = " and ".join(_counted(int(free.get(name, 0)), name) for name in need.each)
-    return f"{what} waits for {need.count} x {_spoken(need.each)}: {left} are free now ({cluster_in_words()})"
+    asked = f"{need.count} x {_spoken(need.each)}"
+    return f"{what} waits for {asked}: {left} are free now ({in_words(alive_nodes())})"

@@ -6,13 +6,13 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
 
 from cvgl_ray.distributed.address import LOCAL, cluster_address
-from cvgl_ray.distributed.resources import cluster_in_words
+from cvgl_ray.distributed.resources import Need, alive_nodes, check_needs, check_needs_here, in_words
 from cvgl_ray.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,20 @@ def connect(address: str = "", *, dashboard: bool = False) -> None:
     if callable(on_termination) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)
     if address != LOCAL:
-        log.info("joined the Ray cluster at %s: %s", address, cluster_in_words())
+        log.info("joined the Ray cluster at %s: %s", address, in_words(alive_nodes()))
+
+
+def check_room(address: str, needs: Sequence[Need]) -> None:
+    """Refuse what can never be given, before anything else is done.
+
+    A cluster that runs is joined and asked; where one is to be started here, this machine is looked at.
+    Raises InputError, also for an address without a cluster.
+    """
+    if not ray.is_initialized() and cluster_address(address) == LOCAL:
+        check_needs_here(needs)
+    else:
+        connect(address)
+        check_needs(needs)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a cluster can never give is refused at once; what an autoscaler may add is waited for."""
 
+import os
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from tiny import configured
 
 from cvgl_ray.config import load_config
 from cvgl_ray.distributed import resources
-from cvgl_ray.distributed.resources import Need, check_needs, extraction_need, node_cores
+from cvgl_ray.distributed.resources import Need, check_needs, check_needs_here, extraction_need, node_cores
 from cvgl_ray.errors import InputError
 from cvgl_ray.stages import train_stage
 
@@ -18,7 +19,10 @@ from cvgl_ray.stages import train_stage
     ("asked", "found"),
     [
         ("run.workers=8", r"run.workers = 8 asks for 8 x \(1 CPU\), and the cluster has room for 2"),
-        ("run.gpu=true", r"the extraction with run.gpu = true asks for 1 x \(1 GPU\), .* room for 0"),
+        (
+            "run.gpu=true",
+            r"run.workers = 1 with run.gpu = true asks for 1 x \(1 CPU \+ 1 GPU\), .* room for 0",
+        ),
         ("features.actors=3", r"features.actors = 3 asks for 3 x \(1 CPU\), .* room for 2"),
     ],
 )
@@ -30,6 +34,13 @@ def test_what_is_never_there_is_refused_before_the_extraction(
         train_stage(configured(places, asked), tmp_path)
     assert time.monotonic() - began < 15
     assert not list(tmp_path.rglob("part-*"))
+
+
+def test_a_cluster_to_be_started_here_has_what_this_machine_has() -> None:
+    cores = os.cpu_count() or 1
+    check_needs_here([Need("run.workers", cores, {"CPU": 1.0})])
+    with pytest.raises(InputError, match=f"and this machine has room for {cores} "):
+        check_needs_here([Need("run.workers", cores + 1, {"CPU": 1.0})])
 
 
 def test_fewer_workers_than_asked_for_are_enough_where_the_run_says_so(places: Path) -> None:
