@@ -16,6 +16,7 @@ from cvgl_ray.distributed import session
 from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, training_tables
 from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
 from cvgl_ray.distributed.extract import Extraction
+from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import Trained, train
 from cvgl_ray.distributed.training_data import check_batches
 from cvgl_ray.evaluation.protocols import directions
@@ -59,6 +60,7 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         query_images = catalog.select(view=config.dataset.query_view, split="train")
         reference_images = catalog.select(view=config.dataset.reference_view, split="train")
         check_batches(len(query_images), len(reference_images), config)
+        session.check_room(address, [training_need(config.run)])
         run_record.claim(folder.path, "train", config)
         _fetch_features(config, folder)
         data = load_features(config, folder.path, address, catalog=catalog)

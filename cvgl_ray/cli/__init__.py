@@ -11,7 +11,7 @@ from cvgl_ray import logs
 from cvgl_ray.cli.runs import evaluate, extract, quickstart, train, tune
 from cvgl_ray.cli.synth import synth
 from cvgl_ray.cli.tools import configuration, localize
-from cvgl_ray.errors import InputError, root_cause
+from cvgl_ray.errors import GaveUpError, InputError, root_cause
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.
 _DISK_ERRORS = (
@@ -58,6 +58,11 @@ def main() -> None:
         if isinstance(cause, click.ClickException | InputError):
             click.echo(f"cvgl-ray: {' '.join(message.split())}", err=True)
             sys.exit(2)
+        if isinstance(cause, GaveUpError):
+            click.echo(
+                f"cvgl-ray: {' '.join(message.split())}; the same command goes on where it was", err=True
+            )
+            sys.exit(1)
         if isinstance(cause, OSError) and cause.errno in _DISK_ERRORS:
             where = f" {cause.filename}" if cause.filename else ""
             click.echo(

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,16 +9,19 @@ from typing import Any, TypeVar
 import click
 
 from cvgl_ray import logs
+from cvgl_ray.distributed.address import LOCAL, cluster_address
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _stay_on_the_loopback(_context: click.Context, _option: click.Parameter, address: str) -> str:
-    """Have a cluster that is started here listen on the loopback alone; Ray reads this at its import."""
-    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
-    running = Path(folder, "ray", "ray_current_cluster")  # what `ray start` leaves
-    alone = not address and "RAY_ADDRESS" not in os.environ and not running.exists()
-    if alone and "ray" not in sys.modules:  # else it would hold for Ray's processes and not for this one
+def _cluster(_context: click.Context, _option: click.Parameter, address: str) -> str:
+    """The cluster's address; one that is started here listens on the loopback alone.
+
+    Ray reads the latter at its import.
+    """
+    address = cluster_address(address)
+    # Once ray is imported, it would hold for Ray's processes and not for this one.
+    if address == LOCAL and "ray" not in sys.modules:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # 1 is Linux's default
     return address
 
@@ -38,7 +40,7 @@ FOLDER = _Folder(path_type=Path)
 address = click.option(
     "--address",
     default="",
-    callback=_stay_on_the_loopback,
+    callback=_cluster,
     help="A Ray cluster; default: join or start one here.",
 )
 config_file = click.option(

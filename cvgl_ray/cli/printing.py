@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cvgl_ray.config import Config, Dataset
+from cvgl_ray.distributed.address import LOCAL
 
 
 def report(metrics: dict[str, Any], folder: str) -> None:
@@ -39,7 +40,8 @@ def again(name: str, config_path: str | None, overrides: tuple[str, ...], output
     words = ["--config", config_path] if config_path else []
     for item in overrides:
         words += ["--set", item]
-    return command(name, *words, "--output", output, *(["--address", address] if address else []))
+    joined = [] if address in ("", LOCAL) else ["--address", address]
+    return command(name, *words, "--output", output, *joined)
 
 
 def _example(dataset: Dataset, catalog: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import torch
 
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
+from cvgl_ray.distributed.resources import check_needs, extraction_need, said_while_awaited
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.pixels import BrokenImageError, decode
@@ -36,9 +37,15 @@ def run_batches(
     reasons: dict[str, str] = {}
     writers = {view: _PartWriter(store) for view, store in stores.items()}
     images = sum(len(batch["digests"]) for batch in batches)
+    need = extraction_need(config.features.actors, gpu=config.run.gpu)
+    check_needs([need])
     try:
-        with progress("extracting", images, "images") as advance:
+        with (
+            said_while_awaited("extraction", need) as begun,
+            progress("extracting", images, "images") as advance,
+        ):
             for row in _pipeline(batches, backbone, config).iter_rows():
+                begun()
                 if row["refused"]:
                     raise InputError(row["refused"])
                 reasons |= dict(zip(row["broken"], row["reasons"], strict=True))

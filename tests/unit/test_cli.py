@@ -244,11 +244,11 @@ def test_options_reach_the_stage(run, stages, tmp_path):
         "--output",
         "o",
         "--address",
-        "a:1",
+        "local",
     ]
     assert "metrics: o/evaluation/metrics.json\n" in run("evaluate", *options)[1]
     assert run("evaluate", *options, "--bundle", "b")[0] == 0
-    rest = ("o", str(tmp_path / "c.toml"), ("run.seed=5",), "a:1")
+    rest = ("o", str(tmp_path / "c.toml"), ("run.seed=5",), "local")
     assert calls == [("None", *rest), ("b", *rest)]
 
 
