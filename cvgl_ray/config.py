@@ -66,7 +66,9 @@ class Backbone(Section):
     """The frozen timm model and which of its maps become the feature."""
 
     name: str = "vit_base_patch14_dinov2.lvd142m"  # any timm model
-    checkpoint: str = ""  # local file; empty: the hub's weights, or random ones where pretrained is false
+    # Local file, or "package:NAME" (features/packaged.py); empty: the hub's weights, or random ones where
+    # pretrained is false.
+    checkpoint: str = ""
     pretrained: bool = True  # take the weights from timm's hub
     seed: Seed = 0  # of the random weights where pretrained is false and no checkpoint is given
     layers: tuple[Layer, ...] = (-2, "final")  # "final", or a block's or stage's index, negative from the end
