@@ -50,7 +50,7 @@ def test_a_projection_that_hides_from_hooks_is_refused():
         FrozenBackbone(eva, layers=(0,), facet="value")
     plain = timm.models.eva.Eva(img_size=32, embed_dim=16, depth=1, num_heads=1, qkv_bias=False)
     made = FrozenBackbone(plain, layers=(0,), facet="value", image_size=32)
-    assert made.embed(made.prepare(photo(), ONCE)[None], ONCE).shape == (1, 16)
+    assert made.embed(made.preparing.prepare(photo(), ONCE)[None], ONCE).shape == (1, 16)
 
 
 def test_a_model_without_intermediate_layers_is_refused():
