@@ -21,6 +21,7 @@ SETTINGS = (
     "backbone.layers=[0, 1, 2, 3]",
     "backbone.pooling=max",
     "backbone.rings=[]",
+    "pretransform.query.crops=[1.0]",
     "pretransform.query.orientations=4",
     "pretransform.reference.orientations=4",
 )

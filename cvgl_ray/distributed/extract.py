@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cvgl_ray.catalog.table import Catalog
-from cvgl_ray.config import Config
+from cvgl_ray.config import Config, Pretransform
 from cvgl_ray.distributed.hashing import file_digests
 from cvgl_ray.distributed.pixel_pipeline import run_batches
 from cvgl_ray.errors import InputError
@@ -45,7 +45,7 @@ def extract(catalog: Catalog, config: Config, root: Path, rejected_path: Path) -
     InputError where their share exceeds features.max_rejected; what was extracted stays in the store.
     """
     backbone = build_backbone(config.backbone)
-    views = {config.dataset.query_view: config.pretransform.query}
+    views: dict[str, Pretransform] = {config.dataset.query_view: config.pretransform.query}
     views[config.dataset.reference_view] = config.pretransform.reference
     result = Extraction()
     stores = {}

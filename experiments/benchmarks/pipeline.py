@@ -22,6 +22,8 @@ STARTUP_IMAGES = 8
 SETTINGS = {
     "dataset.layout": "folders", "backbone.name": "resnet18", "backbone.pretrained": "false",
     "backbone.image_size": "96", "backbone.layers": '["final"]', "backbone.rings": "[]",
+    "backbone.crop_fraction": "0", "pretransform.query.crops": "[1.0]",
+    "pretransform.query.orientations": "1", "pretransform.reference.orientations": "1",
 }  # fmt: skip
 
 PEER = """

@@ -15,17 +15,31 @@ from cvgl_ray.tuning.config import load_sweep
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
 
-STRIPS = (
-    "pretransform.query.projection=panorama",
-    "pretransform.reference.projection=polar",
-    "backbone.image_size=[64, 256]",
-    "backbone.rings=[]",
-)
+STRIPS = ("pretransform.query.projection=panorama", "pretransform.reference.projection=polar")
 
 
 def test_no_file_gives_the_defaults():
     assert load_config(None) == Config()
     assert Config().backbone.name == "vit_base_patch14_dinov2.lvd142m"
+
+
+def test_the_defaults_are_the_recommended_values_and_a_key_changes_no_other():
+    backbone, views = Config().backbone, load_config(None, ("pretransform.query.flip=true",)).pretransform
+    assert (backbone.image_size, backbone.crop_fraction, backbone.layers) == (224, 1.0, (-2, "final"))
+    assert (backbone.pooling, backbone.rings) == ("mean", (0.25, 0.5, 0.7, 0.9, 1.1, 1.5))
+    assert (views.query.orientations, views.query.crops) == (2, (0.85, 0.7, 0.55))
+    assert (views.reference.orientations, views.reference.crops) == (2, (1.0,))
+
+
+def test_strips_have_defaults_of_their_own_which_a_key_overrides():
+    config = load_config(None, STRIPS)
+    assert (config.backbone.image_size, config.backbone.rings) == ((224, 896), ())
+    for view in (config.pretransform.query, config.pretransform.reference):
+        assert (view.orientations, view.crops) == (1, (1.0,))
+    config = load_config(
+        None, (*STRIPS, "backbone.image_size=[64, 256]", "pretransform.query.orientations=8")
+    )
+    assert (config.backbone.image_size, config.pretransform.query.orientations) == ((64, 256), 8)
 
 
 @pytest.mark.parametrize("kind", ["attenuation", "linear"])
@@ -153,7 +167,7 @@ def test_an_override_of_another_form_is_refused(override):
         ),
         (
             [*STRIPS, "pretransform.reference.projection=plane"],
-            r"\['panorama', 'plane'\] and image_size \(64, 256\)",
+            r"\['panorama', 'plane'\] and image_size \(224, 896\)",
         ),
         ([*STRIPS, "backbone.image_size=64"], "'polar'.* and image_size 64"),
         (["backbone.image_size=[64, 256]"], r"'plane'\] and image_size \(64, 256\)"),

@@ -44,7 +44,7 @@ def test_a_backbone_is_built_as_configured():
 def test_a_pretransform_is_made_as_configured():
     section = config.Pretransform(orientations=4, crops=(1.0, 0.8), flip=True)
     assert pretransform_of(section) == Pretransform(4, (1.0, 0.8), True)
-    assert pretransform_of(config.Pretransform(projection="polar")) == Pretransform(projection="polar")
+    assert pretransform_of(config.Pretransform(projection="polar")) == Pretransform(2, projection="polar")
 
 
 def test_the_same_recipe_has_the_same_name():
@@ -75,7 +75,7 @@ def test_another_backbone_has_another_name(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"orientations": 2},
+        {"orientations": 4},
         {"crops": (0.9,)},
         {"crops": (1.0, 0.9)},
         {"flip": True},

@@ -94,7 +94,10 @@ def test_the_same_configuration_goes_on_with_other_resources(tmp_path):
     [
         ("mstep.rounds=9", r"mstep\.rounds was 3, now 9"),
         ("run.seed=1", r"run\.seed was 0, now 1"),
-        ("pretransform.query.crops=[0.5]", r"pretransform\.query\.crops was \(1\.0,\), now \(0\.5,\)"),
+        (
+            "pretransform.query.crops=[0.5]",
+            r"pretransform\.query\.crops was \(0\.85, 0\.7, 0\.55\), now \(0\.5,\)",
+        ),
         ("dataset.root=/other", r"dataset\.root was '', now '/other'"),
         ("features.table=t.parquet", r"features\.table was '', now 't\.parquet'"),
     ],

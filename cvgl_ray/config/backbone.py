@@ -1,0 +1,105 @@
+"""Sections that say what a feature is: the frozen model, and what is done to an image before it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cvgl_ray.config.section import Fraction, Positive, Section, Seed
+
+
+def _layer(value: object) -> object:
+    if value != "final" and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f'{value!r} is neither "final" nor the index of a block or stage')
+    return value
+
+
+def _image_size(value: object) -> object:
+    if isinstance(value, list | tuple):
+        fits = len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+    else:
+        fits = type(value) is int and value >= 0
+    if not fits:
+        raise ValueError(f"{value!r} is neither a square's side nor a strip's [height, width], in px")
+    return value
+
+
+ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_image_size)]
+Layer = Annotated[Literal["final"] | int, BeforeValidator(_layer)]
+
+
+class Backbone(Section):
+    """The frozen timm model and which of its maps become the feature."""
+
+    name: str = "vit_base_patch14_dinov2.lvd142m"
+    """any timm model"""
+    checkpoint: str = ""
+    """local file of weights; empty: the hub's, or random ones where pretrained is false"""
+    pretrained: bool = True
+    """take the weights from timm's hub"""
+    seed: Seed = 0
+    """of the random weights, where pretrained is false and no checkpoint is given"""
+    layers: tuple[Layer, ...] = (-2, "final")
+    """"final", or the index of a block or stage, negative from the end"""
+    facet: Literal["token", "query", "key", "value"] = "token"
+    """a layer's output ("token"), or a projection in the attention of a ViT's block"""
+    pooling: Literal["gem", "gem_signed", "mean", "max", "cls"] = "mean"
+    """how tokens become one vector"""
+    gem_power: Positive = 3.0
+    """p of the generalised mean"""
+    rings: tuple[Positive, ...] = (0.25, 0.5, 0.7, 0.9, 1.1, 1.5)
+    """outer radii, in half-sides, of rings around the centre that are pooled apart; empty: the whole map"""
+    normalize_tokens: bool = False
+    """L2-normalise each token before pooling, as the paper does"""
+    image_size: ImageSize = 224
+    """px of the square that the model sees; 0: the size it was trained with; [height, width] for strips"""
+    crop_fraction: float = Field(default=1.0, ge=0.0, le=1.0)
+    """of the resized image, its middle; 0: as the model's own data was cut"""
+    interpolation: Literal["", "bilinear", "bicubic"] = ""
+    """of resizing; empty: the model's own"""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """of the forward"""
+
+    @model_validator(mode="after")
+    def _layers_named(self) -> "Backbone":
+        if not self.layers:
+            raise ValueError('layers is empty; name at least one, such as ["final"]')
+        if self.facet != "token" and "final" in self.layers:
+            raise ValueError(f'facet {self.facet!r} needs a block index in layers, found "final"')
+        if self.rings and (self.pooling == "cls" or list(self.rings) != sorted(set(self.rings))):
+            raise ValueError(f"rings {list(self.rings)} must rise, and need a pooling of patches, not 'cls'")
+        return self
+
+
+class Pretransform(Section):
+    """What is done to an image of a view before the backbone: one forward per crop, orientation and flip."""
+
+    projection: Literal["plane", "panorama", "polar"] = "plane"
+    """a picture, a street panorama, or a satellite tile unrolled like one; the last two are strips"""
+    orientations: Literal[1, 2, 4, 8] = 2
+    """headings averaged: 0 and 90 degrees, quarters, eighths; of strips, rolls"""
+    crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
+    """central crops, as shares of the side, averaged"""
+    flip: bool = False
+    """also the mirrored image"""
+
+    @model_validator(mode="after")
+    def _panorama_is_whole(self) -> "Pretransform":
+        if self.projection == "panorama" and self.crops != (1.0,):
+            raise ValueError(f"a panorama is taken whole, crops = [1.0], found {list(self.crops)}")
+        return self
+
+
+class QueryPretransform(Pretransform):
+    """As above; a drone's picture shows more ground than the satellite's tile, how much more is unknown."""
+
+    crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.85, 0.7, 0.55)
+    """central crops, as shares of the side, averaged"""
+
+
+class Pretransforms(Section):
+    """One pre-transform per view."""
+
+    query: QueryPretransform = QueryPretransform()
+    """of the images to be located"""
+    reference: Pretransform = Pretransform()
+    """of the images to search"""

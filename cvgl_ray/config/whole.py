@@ -1,0 +1,76 @@
+"""The whole configuration of a run, and the defaults that strips have instead of pictures'."""
+
+from typing import Any
+
+from pydantic import model_validator
+
+from cvgl_ray.config.backbone import Backbone, Pretransforms
+from cvgl_ray.config.data import Dataset, Features
+from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
+from cvgl_ray.config.run import Retrieval, Run
+from cvgl_ray.config.section import Section
+
+# Defaults where a projection is "panorama" or "polar". 224 and 896 px are whole patches of 14 and of 16 px,
+# in about the aspect of CVUSA's and CVACT's panoramas. A strip has no centre for rings, no unknown footprint
+# for crops, and where north is known nothing has to be turned.
+STRIP_DEFAULTS: dict[str, Any] = {
+    "backbone": {"image_size": [224, 896], "rings": []},
+    "pretransform": {
+        "query": {"orientations": 1, "crops": [1.0]},
+        "reference": {"orientations": 1, "crops": [1.0]},
+    },
+}
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    dataset: Dataset = Dataset()
+    backbone: Backbone = Backbone()
+    pretransform: Pretransforms = Pretransforms()
+    features: Features = Features()
+    adapter: Adapter = Adapter()
+    estep: EStep = EStep()
+    mstep: MStep = MStep()
+    loss: Loss = Loss()
+    retrieval: Retrieval = Retrieval()
+    run: Run = Run()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_strips(cls, tree: Any) -> Any:
+        return _with_defaults(tree, STRIP_DEFAULTS) if _names_a_strip(tree) else tree
+
+    @model_validator(mode="after")
+    def _strips_fit(self) -> "Config":
+        projections = [self.pretransform.query.projection, self.pretransform.reference.projection]
+        strip = isinstance(self.backbone.image_size, tuple)
+        if any((projection != "plane") != strip for projection in projections):
+            raise ValueError(
+                'projection must be "plane" in both views, or in neither, and then backbone.image_size is '
+                f"[height, width]; found {projections} and image_size {self.backbone.image_size}"
+            )
+        if strip and (self.backbone.rings or self.backbone.crop_fraction not in (0.0, 1.0)):
+            raise ValueError(
+                f'rings and crop_fraction need projection "plane" in both views, found {projections}; '
+                "set backbone.rings = [] and backbone.crop_fraction = 1"
+            )
+        return self
+
+
+def _names_a_strip(tree: Any) -> bool:
+    """Whether a tree that is not validated yet asks for a projection other than "plane"."""
+    views = tree.get("pretransform") if isinstance(tree, dict) else None
+    found = list(views.values()) if isinstance(views, dict) else []
+    return any(isinstance(view, dict) and view.get("projection", "plane") != "plane" for view in found)
+
+
+def _with_defaults(tree: Any, defaults: dict[str, Any]) -> Any:
+    """The tree with the defaults wherever it says nothing."""
+    if not isinstance(tree, dict):
+        return tree
+    filled = dict(tree)
+    for key, value in defaults.items():
+        inner = _with_defaults(tree.get(key, {}), value) if isinstance(value, dict) else value
+        filled[key] = inner if isinstance(value, dict) else tree.get(key, value)
+    return filled
