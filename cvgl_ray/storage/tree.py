@@ -1,12 +1,16 @@
 """The one walk of the house over a tree of files, on this machine or in a store."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from pyarrow import fs
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.filesystem import resolve
+
+ASKED_ONE_BY_ONE = 32  # files of a store; more are found by one listing
 
 
 class File(NamedTuple):
@@ -40,14 +44,31 @@ def files_below(filesystem: fs.FileSystem, folder: str, *, contained: bool = Fal
     )
 
 
-def stat(filesystem: fs.FileSystem, path: str) -> File:
-    """One file, by the name of its path. Raises OSError where it cannot be asked for or is no file."""
-    if isinstance(filesystem, fs.LocalFileSystem):
-        return _file(path, path, os.stat(path))
-    info = filesystem.get_file_info(path)
-    if info.type != fs.FileType.File:
-        raise FileNotFoundError(f"there is no file {path}")
-    return File(path, path, info.size, info.mtime_ns or 0)
+def stat_all(addresses: Sequence[str]) -> list[File | None]:
+    """Each file, by its address (a local path or a URI); None for one that is not there or not accessible.
+
+    A store is asked for many files by one listing of the folder that they share.
+    """
+    found: dict[str, File] = {}
+    stores: dict[int, tuple[fs.FileSystem, list[str]]] = {}
+    places = [resolve(address) for address in addresses]
+    for filesystem, path in places:
+        if isinstance(filesystem, fs.LocalFileSystem):
+            with suppress(OSError):
+                found[path] = _file(path, path, os.stat(path))
+        else:
+            stores.setdefault(id(filesystem), (filesystem, []))[1].append(path)
+    for filesystem, paths in stores.values():
+        with suppress(OSError):
+            if len(paths) > ASKED_ONE_BY_ONE:
+                found |= {file.path: file for file in files_below(filesystem, os.path.commonpath(paths))}
+            else:
+                found |= {
+                    info.path: File(info.path, info.path, info.size, info.mtime_ns or 0)
+                    for info in filesystem.get_file_info(paths)
+                    if info.type == fs.FileType.File
+                }
+    return [found.get(path) for _, path in places]
 
 
 def _local(folder: str, prefix: str, inside: str, around: tuple[tuple[int, int], ...]) -> Iterator[File]:

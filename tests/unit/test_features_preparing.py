@@ -28,7 +28,9 @@ def test_preparing_a_picture_of_the_models_size_changes_nothing():
 )
 def test_preparing_without_a_crop_is_one_resize(interpolation, resampling):
     image = photo(200, 200)
-    found = backbone(crop_fraction=1.0, image_size=96, interpolation=interpolation).preparing.prepare(image, ONCE)
+    found = backbone(crop_fraction=1.0, image_size=96, interpolation=interpolation).preparing.prepare(
+        image, ONCE
+    )
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[0], np.asarray(image.resize((96, 96), resampling)).transpose(2, 0, 1))
 
