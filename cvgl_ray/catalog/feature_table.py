@@ -37,6 +37,8 @@ def scan_table(path: str, query_view: str, reference_view: str) -> Catalog:
                 "dataset.query_view and dataset.reference_view to the names that it has"
             )
     kept = table.filter(pc.is_in(table["view"], value_set=views))
+    if kept["image_id"].null_count:
+        raise InputError(f"feature table {path} has a row without image_id; every row needs one")
     twice = repeated(kept["image_id"])
     if twice is not None:
         raise InputError(f"feature table {path} has image_id {twice!r} more than once; ids must be unique")
