@@ -195,13 +195,39 @@ def localize(
     type=click.IntRange(min=0),
     help="Test places without queries.",
 )
+@click.option("--flight", is_flag=True, help="A map and a drone's flight over it instead of places.")
+@click.option("--photos", default=60, show_default=True, type=click.IntRange(min=2), help="Of the flight.")
+@click.option(
+    "--quarters",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1, max=6),
+    help="Side of the flight's map, in neighbourhoods of 400 m.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
-def synth(output: Path, **options: Any) -> None:
-    """Render a procedural world in University-1652's layout."""
-    from cvgl_ray.synthetic import write_world
+@click.pass_context
+def synth(context: click.Context, output: Path, flight: bool, **options: Any) -> None:
+    """Render a procedural world: places in University-1652's layout, or a map and a flight over it."""
+    from cvgl_ray.synthetic import write_flight, write_world
 
-    write_world(output, **options)
+    places_only = ("places", "test_places", "views", "image_size", "distractors")
+    unused = places_only if flight else ("photos", "quarters")
+    for name in unused:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{option} was given {'with' if flight else 'without'} --flight, where it means nothing"
+            )
+    used = {name: value for name, value in options.items() if name not in unused}
+    if flight:
+        write_flight(output, **used)
+        click.echo(
+            f"flight: {output}\nnext: cvgl-ray localize --map {output}/map.tif --query {output}/photos"
+            f" --truth {output}/truth.csv --output DIR"
+        )
+        return
+    write_world(output, **used)
     click.echo(f"world: {output}\nnext: cvgl-ray train --set dataset.root={output} --output DIR")
 
 

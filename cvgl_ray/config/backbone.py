@@ -33,7 +33,7 @@ class Backbone(Section):
     name: str = "vit_base_patch14_dinov2.lvd142m"
     """any timm model"""
     checkpoint: str = ""
-    """local file of weights; empty: the hub's, or random ones where pretrained is false"""
+    """file of weights, or "package:NAME"; empty: the hub's, or random ones where pretrained is false"""
     pretrained: bool = True
     """take the weights from timm's hub"""
     seed: Seed = 0
