@@ -6,12 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from cvgl_ray.catalog.images import is_image
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.metadata import PhotoInfo
 from cvgl_ray.maps.metadata_write import exif_bytes, xmp_bytes
 from cvgl_ray.maps.photos import Photo, list_photos, unique
 from cvgl_ray.maps.srt import SrtRecord, parse_srt, record_at
-from cvgl_ray.storage.filesystem import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv")
 QUALITY = 95  # of JPEG
@@ -90,7 +90,7 @@ def frame_info(records: list[SrtRecord], seconds: float) -> PhotoInfo:
 
 
 def _holds_photos(path: Path) -> bool:
-    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*"))
+    return any(is_image(file.name) for file in path.rglob("*"))
 
 
 def _frames(path: Path, every_s: float) -> Any:

@@ -38,7 +38,9 @@ def _rendered(root: Path, places: int) -> tuple[FeatureTable, FeatureTable]:
         images = catalog.select(view=view, split="train")
         pretransform = pretransform_of(section)
         rows = [
-            backbone.embed(backbone.prepare(decode(read_bytes(uri)), pretransform)[None], pretransform)
+            backbone.embed(
+                backbone.preparing.prepare(decode(read_bytes(uri)), pretransform)[None], pretransform
+            )
             for uri in images.uris
         ]
         found.append(FeatureTable(images.image_ids, np.concatenate(rows).astype(np.float16)))
