@@ -12,7 +12,6 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.hashing import file_digests
-from cvgl_ray.distributed.pixel_pipeline import run_batches
 from cvgl_ray.features.batches import Batch, Pretransforms, missing_batches, run_here
 from cvgl_ray.features.collecting import collect
 from cvgl_ray.features.extraction import Extraction as Extraction
@@ -67,6 +66,8 @@ def extract(
     _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
     if images > FEW_TO_EXTRACT or (images and config.run.gpu):
+        from cvgl_ray.distributed.pixel_pipeline import run_batches  # Ray Data: a second that few images spare
+
         session.connect(address)
         actors = config.features.actors
         made = run_batches(batches, backbone, pretransforms, gpu=config.run.gpu, actors=actors)
