@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from cvgl_ray.reports.location import WGS84, Location, footprint
+from cvgl_ray.reports.location import ASPECT, WGS84, Location, footprint
 from cvgl_ray.reports.map_picture import MapPicture
 from cvgl_ray.storage.files import write_atomically
 
@@ -23,7 +23,9 @@ UNKNOWN = "#6b7280"
 RATING = ((0.75, "high"), (0.4, "medium"), (0.0, "low"))
 
 Point = tuple[float, float]  # latitude, longitude in degrees
-PhotoSource = Callable[[str], Image.Image]  # image_id -> the photo, upright; any size
+PhotoSource = Callable[
+    [str], Image.Image | None
+]  # image_id -> the photo, upright, any size; None: unreadable
 CropSource = Callable[
     [Location, tuple[int, int]], Image.Image | None
 ]  # and (width, height) px -> the map there
@@ -37,7 +39,7 @@ class Card:
     location: Location
     colour: str
     rating: str
-    photo: str  # data URI
+    photo: str | None  # data URI
     crop: str | None
     off_m: float | None  # from the true place, where one is known
 
@@ -68,9 +70,12 @@ def write_page(
     cards, aspects = [], {}
     for index in shown:
         location = locations[index]
-        picture = photo(location.image_id).convert("RGB")
-        size = PHOTO_PX, max(1, round(PHOTO_PX * picture.height / picture.width))
-        aspects[location.image_id] = picture.height / picture.width
+        picture = photo(location.image_id)
+        size = PHOTO_PX, round(PHOTO_PX * ASPECT)
+        if picture is not None:
+            aspects[location.image_id] = picture.height / picture.width
+            size = PHOTO_PX, max(1, round(PHOTO_PX * aspects[location.image_id]))
+            picture = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
         piece = crop(location, size) if location.found else None
         cards.append(
             Card(
@@ -78,12 +83,12 @@ def write_page(
                 location=location,
                 colour=colour_of(location.confidence),
                 rating=rating_of(location.confidence),
-                photo=data_uri(picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)),
+                photo=None if picture is None else data_uri(picture),
                 crop=None if piece is None else data_uri(piece),
                 off_m=_off_m(location, truth),
             )
         )
-    usual = float(np.median(list(aspects.values()))) if aspects else 0.75
+    usual = float(np.median(list(aspects.values()))) if aspects else ASPECT
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
