@@ -1,5 +1,6 @@
 """Raster files behind rasterio: open by path or URI, few at a time, and say in one sentence why not."""
 
+import atexit
 import threading
 import warnings
 from collections import OrderedDict
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import rasterio
 from pyarrow import fs
@@ -17,6 +19,8 @@ from cvgl_ray.storage.filesystem import is_uri, resolve
 
 CACHE_MB = 256  # of decoded blocks in each process; GDAL's own default is a twentieth of the memory
 HANDLES = 32  # open files per thread
+ENDS = {(".jpg", ".jpeg"): b"\xff\xd9", (".png",): b"IEND"}  # how complete files end
+TAIL_BYTES = 65_536  # some programs append to a picture
 
 
 class FileStamp(NamedTuple):
@@ -37,6 +41,13 @@ class _Handles(threading.local):
 
 
 _handles = _Handles()  # a GDAL dataset must not be used by two threads at once
+atexit.register(lambda: close_all())  # before Python is gone, which GDAL's messages go through
+
+
+def close_all() -> None:
+    """Close the files that this thread keeps open."""
+    while _handles.datasets:
+        _handles.datasets.popitem()[1].close()
 
 
 def stamp(address: str) -> FileStamp:
@@ -83,8 +94,8 @@ def _open(address: str) -> Any:
     try:
         if not is_uri(address):
             return rasterio.open(resolve(address)[1])
-        filesystem, path = resolve(address)
-        return rasterio.open(path, opener=_opener(filesystem))
+        store = urlsplit(address, allow_fragments=False)._replace(path="/").geturl()
+        return rasterio.open(resolve(address)[1], opener=_opener(store))
     except (RasterioError, OSError) as error:
         raise InputError(
             f"the map {address!r} cannot be opened ({_first_line(error)}): give a raster that GDAL reads,"
@@ -93,8 +104,9 @@ def _open(address: str) -> Any:
 
 
 @cache
-def _opener(filesystem: fs.FileSystem) -> Callable[..., Any]:
+def _opener(store: str) -> Callable[..., Any]:
     """What gives GDAL the files of a pyarrow.fs store; one per store, as rasterio wants it."""
+    filesystem, _ = resolve(store)
 
     def open_file(path: str, mode: str = "rb") -> Any:
         return filesystem.open_input_file(path)
@@ -102,8 +114,20 @@ def _opener(filesystem: fs.FileSystem) -> Callable[..., Any]:
     return open_file
 
 
+def check_complete(address: str) -> None:
+    """Raise InputError for a JPEG or PNG file without its end: GDAL would make up the rest of it."""
+    end = next((mark for suffixes, mark in ENDS.items() if address.lower().endswith(suffixes)), None)
+    if end is not None:
+        filesystem, path = resolve(address)
+        with filesystem.open_input_file(path) as file:
+            file.seek(max(0, file.size() - TAIL_BYTES))
+            if end not in file.read():
+                raise InputError(f"the map {address!r} is cut off: copy it again")
+
+
 def _reason(error: Exception) -> str:
-    return _first_line(error.__cause__ or error).split(", band", 1)[-1].strip()
+    text = _first_line(error.__cause__ or error).split(", band", 1)[-1]
+    return text.split(" (this error", 1)[0].strip()
 
 
 def _first_line(error: BaseException) -> str:

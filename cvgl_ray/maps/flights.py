@@ -1,13 +1,11 @@
-"""Photos of one folder, grouped into flights and put in order by their times or the numbers in their names."""
+"""Photos of one folder, grouped into flights and put in order, by their times or their names' numbers."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-GAP_S = (
-    300.0  # without a photo: longer than a turn at the end of a strip, shorter than another flight's set-up
-)
+GAP_S = 300.0  # without a photo: longer than a turn between two strips, shorter than the way to another site
 LAST_NUMBER = re.compile(r"^(.*?)(\d+)(\D*)$")
 
 

@@ -30,6 +30,11 @@ def black_surround(rgb: np.ndarray) -> np.ndarray:
     return ~(black | white)
 
 
+def zero_surround(values: np.ndarray) -> np.ndarray:
+    """As `black_surround`, of values [B, H, W] of more than 8 bits: fill is 0 in all bands, nothing else."""
+    return ~_areas(np.asarray((values == 0).all(axis=0)))
+
+
 def is_blank(rgb: np.ndarray) -> bool:
     """Whether a picture is of one brightness throughout: a lens cap, a failed frame. rgb: [H, W, 3] uint8."""
     grey = rgb.mean(axis=2)

@@ -13,12 +13,12 @@ from rasterio.warp import reproject
 from cvgl_ray.maps.files import DamagedError
 from cvgl_ray.maps.frame import LocalFrame, Window
 from cvgl_ray.maps.grid import POINTS, Grid
-from cvgl_ray.maps.masks import black_surround
+from cvgl_ray.maps.masks import black_surround, zero_surround
 from cvgl_ray.maps.raster import Block
 from cvgl_ray.maps.sources import Source
 from cvgl_ray.maps.stretch import Stretch
 
-SMALLEST_PX = 32  # a damaged part is narrowed down to windows of this side
+SMALLEST_PX = 16  # a damaged part is narrowed down to windows of this side
 TOLERANCE_PX = 0.02  # by which GDAL may approximate the projection
 
 
@@ -53,6 +53,7 @@ def read_source(
         block = source.read_block(*box)
     except DamagedError as error:
         if max(height, width) <= SMALLEST_PX:
+            source.check()
             return nothing._replace(damaged=(str(error),))
         return _read_quarters(source, stretch, frame, window, metres_per_pixel)
     rgba = _prepared(block, stretch, source.bare)
@@ -109,9 +110,11 @@ def _span(values: np.ndarray, margin: float, step: int, size: int) -> tuple[int,
 
 def _prepared(block: Block, stretch: Stretch | None, bare: bool) -> np.ndarray:
     """[2 or 4, h, w] uint8: grey or RGB, and alpha."""
-    values = block.values if stretch is None else stretch.apply(block.values)
-    valid = block.valid
-    if bare:
+    values, valid = block.values, block.valid
+    if stretch is not None:
+        valid = valid & zero_surround(values) if bare else valid
+        values = stretch.apply(values)
+    elif bare:
         valid = valid & black_surround(np.broadcast_to(values, (3, *values.shape[1:])).transpose(1, 2, 0))
     return np.concatenate([values, 255 * valid[None].astype(np.uint8)])
 

@@ -3,6 +3,7 @@
 import re
 from typing import NamedTuple
 
+PACKET = re.compile(rb"<(x:xmpmeta|rdf:RDF)\b.*?</\1", re.DOTALL)
 FIELD = re.compile(
     rb"([\w-]+):(\w+)\s*=\s*[\"']([^\"'<>]{1,200})[\"']|<([\w-]+):(\w+)>\s*([^<>]{1,200}?)\s*</"
 )
@@ -21,16 +22,13 @@ class Gimbal(NamedTuple):
 
 
 def read_xmp(content: bytes) -> dict[str, str]:
-    """The fields of a file's XMP packet as "prefix:name", both in lower case; {} without one."""
-    start = content.find(b"<x:xmpmeta")
-    end = content.find(b"</x:xmpmeta", start)
-    if start < 0 or end < 0:
-        return {}
+    """The fields of a file's XMP packets as "prefix:name", both in lower case; the first of a name counts."""
     fields: dict[str, str] = {}
-    for match in FIELD.finditer(content, start, end):
-        prefix, name, value = match.group(1, 2, 3) if match.group(1) else match.group(4, 5, 6)
-        key = f"{prefix.decode('ascii', 'replace')}:{name.decode('ascii', 'replace')}".lower()
-        fields.setdefault(key, value.decode("utf-8", "replace").strip("\0 \t\r\n"))
+    for packet in PACKET.finditer(content):
+        for match in FIELD.finditer(content, *packet.span()):
+            prefix, name, value = match.group(1, 2, 3) if match.group(1) else match.group(4, 5, 6)
+            key = f"{prefix.decode('ascii', 'replace')}:{name.decode('ascii', 'replace')}".lower()
+            fields.setdefault(key, value.decode("utf-8", "replace").strip("\0 \t\r\n"))
     return fields
 
 
