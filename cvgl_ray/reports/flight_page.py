@@ -66,28 +66,12 @@ def write_page(
     a sample of the others are shown; the map and the tables count all.
     """
     truth = truth or {}
-    shown = _worth_showing(locations)
     cards, aspects = [], {}
-    for index in shown:
-        location = locations[index]
-        picture = photo(location.image_id)
-        size = PHOTO_PX, round(PHOTO_PX * ASPECT)
-        if picture is not None:
-            aspects[location.image_id] = picture.height / picture.width
-            size = PHOTO_PX, max(1, round(PHOTO_PX * aspects[location.image_id]))
-            picture = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-        piece = crop(location, size) if location.found else None
-        cards.append(
-            Card(
-                number=index + 1,
-                location=location,
-                colour=colour_of(location.confidence),
-                rating=rating_of(location.confidence),
-                photo=None if picture is None else data_uri(picture),
-                crop=None if piece is None else data_uri(piece),
-                off_m=_off_m(location, truth),
-            )
-        )
+    for index in _worth_showing(locations):
+        card, aspect = _card(index + 1, locations[index], photo, crop, truth)
+        cards.append(card)
+        if aspect is not None:
+            aspects[card.location.image_id] = aspect
     usual = float(np.median(list(aspects.values()))) if aspects else ASPECT
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -112,6 +96,29 @@ def write_page(
         ramp=", ".join(f"{colour_of(step)} {100 * step:.0f}%" for step, _ in SCALE),
     )
     write_atomically(path, lambda temporary: temporary.write_bytes(page.encode()))
+
+
+def _card(
+    number: int, location: Location, photo: PhotoSource, crop: CropSource, truth: Mapping[str, Point]
+) -> tuple[Card, float | None]:
+    """A photo's card, and the photo's height over its width where it can be read."""
+    picture, aspect = photo(location.image_id), None
+    size = PHOTO_PX, round(PHOTO_PX * ASPECT)
+    if picture is not None:
+        aspect = picture.height / picture.width
+        size = PHOTO_PX, max(1, round(PHOTO_PX * aspect))
+        picture = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    piece = crop(location, size) if location.found else None
+    card = Card(
+        number=number,
+        location=location,
+        colour=colour_of(location.confidence),
+        rating=rating_of(location.confidence),
+        photo=None if picture is None else data_uri(picture),
+        crop=None if piece is None else data_uri(piece),
+        off_m=_off_m(location, truth),
+    )
+    return card, aspect
 
 
 def summarise(locations: Sequence[Location]) -> dict[str, Any]:
