@@ -15,6 +15,8 @@ from cvgl_ray.distributed.extract import Extraction, extract
 from cvgl_ray.distributed.tensorboard import write_evaluation, write_training
 from cvgl_ray.distributed.train import train
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.embedded import queries_trained_on, with_features
+from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.recipe import check_recipes
 from cvgl_ray.features.store import FeatureTable, read_table, select
 from cvgl_ray.reports.pictures import final_sheets, round_sheets
@@ -148,12 +150,17 @@ def _trainable(data: Data, view: str) -> list[str]:
 
 def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
     """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores."""
-    report: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": bundle.scores}
+    report: dict[str, Any] = {"frozen": {}, "adapted": {}, "selection": bundle.scores}
+    report["labels_read"] = False  # by training or selection, which take a catalog and tables alone
     report["retrieval"] = config.retrieval.model_dump(mode="json")
     dataset, tables = config.dataset, data.extraction.tables
     labels = layouts.load_labels(dataset.layout, dataset.root, data.catalog)
+    report["evaluated_with_labels"] = labels is not None
     sheets = {}
     if labels is not None:
+        usable = with_features(data.catalog, tables)
+        directed = directions(usable, dataset.query_view, dataset.reference_view)
+        report["trained_on_test_images"] = queries_trained_on(directed, tables, bundle.trained_on, dataset)
         model = bundle.retriever(config.retrieval)
         report |= evaluate(data.catalog, labels, tables, dataset, model)
         sheets = final_sheets(data.catalog, labels, tables, dataset, model)

@@ -47,7 +47,7 @@ def localize(
     for rejected in found.rejected:
         if rejected["view"] == dataset.query_view:
             raise InputError(f"query image {rejected['uri']} cannot be used: {rejected['reason']}")
-    model = replace(bundle.retriever(bundle.config.retrieval), transductive=False)
+    model = replace(bundle.retriever(bundle.config.retrieval), bank="training")
     tables = found.tables
     sides = model.sides(tables[dataset.query_view].features, tables[dataset.reference_view].features)
     indices, similarities = top_k(*sides, k)

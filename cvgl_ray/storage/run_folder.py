@@ -109,7 +109,7 @@ def claim(output: Path, config: Config, tune: Mapping[str, Any] | None = None) -
             )
         return
     tree = {"config": config.model_dump(mode="json"), **({"tune": tune} if tune else {})}
-    write_json(path, {**tree, "labels_read": False, **_provenance()})
+    write_json(path, {**tree, **_provenance()})
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
