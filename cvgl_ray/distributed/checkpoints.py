@@ -1,12 +1,14 @@
 """A training's checkpoints on disk, and where a run that was interrupted goes on.
 
-Ray Train keeps account of its checkpoints in a file of its own, which a process killed at the wrong moment
-leaves half-written. A new run therefore trusts no account: it takes the newest checkpoint that is whole.
+A checkpoint's file is named after the digest of its content, so that damage is told from a disk that cannot
+be read just now. Reading deletes nothing: what is proven to be damaged gets another name, and what cannot be
+read ends the run.
 """
 
 import io
+import logging
 import shutil
-import zipfile
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +16,94 @@ import ray
 import ray.train
 import torch
 
-_NAME = "learner.pt"
+from cvgl_ray.errors import InputError
+from cvgl_ray.storage.mirror import ASIDE
+
+log = logging.getLogger(__name__)
+
+_FOLDERS, _FILES = "checkpoint_*", "learner-*.pt"
+
+
+class DamagedError(Exception):
+    """A checkpoint whose content is not what was written."""
 
 
 def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
-    """Write a learner's state into an existing folder."""
+    """Write a learner's state into an existing folder, in place of any other."""
     stream = io.BytesIO()
     torch.save(state, stream)
-    (folder / _NAME).write_bytes(stream.getvalue())  # where the disk is full, torch raises no OSError
+    for other in folder.glob(_FILES):
+        other.unlink()
+    content = stream.getvalue()
+    (folder / f"learner-{_digest(content)}.pt").write_bytes(content)  # torch's writer raises no OSError
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """The state in a folder; raises whatever its readers do where it is missing, half-written or damaged."""
-    path = folder / _NAME
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()  # torch.load itself compares no checksums
-    if damaged:
-        raise zipfile.BadZipFile(f"{path}: {damaged} does not match its checksum")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state in a folder, None where no file of a state is there.
+
+    Raises DamagedError where its digest does not match, OSError where it cannot be read, InputError where it
+    is whole and yet no state of this version's.
+    """
+    path = next(folder.glob(_FILES), None)
+    if path is None:
+        return None
+    content = path.read_bytes()
+    if path.stem != f"learner-{_digest(content)}":
+        raise DamagedError(f"{path} does not match its digest")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # zip and pickle readers each have their own
+        raise InputError(
+            f"{path} is no checkpoint that this version reads ({str(error).splitlines()[0]}); choose another "
+            "--output, or remove the folder that holds it"
+        ) from error
     return state
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def last_state(root: Path) -> dict[str, Any] | None:
     """The state in the newest whole checkpoint of the training in `root`, None without one.
 
-    All else in `root` is removed, so that Ray Train starts from this state and nothing else.
+    Newer ones that are damaged are set aside as `damaged_...`. Raises OSError where one cannot be read, and
+    InputError for one of another version.
     """
-    state, kept = None, None
-    for folder in sorted(root.glob("checkpoint_*"), reverse=True):  # their names are times
+    for folder in _newest_first(root):
+        if (folder / "learner.pt").exists():
+            raise InputError(
+                f"{folder} is a checkpoint of an earlier version of cvgl-ray; choose another --output, or "
+                f"remove {root} to start the training over"
+            )
         try:
-            state, kept = load_checkpoint(folder), folder
-        except Exception:  # zip, pickle and file readers each have their own; an older one will do
+            state = load_checkpoint(folder)
+        except DamagedError as error:
+            aside = folder.with_name(ASIDE + folder.name)
+            log.warning("%s: it is set aside as %s, and an earlier one is taken", error, aside.name)
+            folder.rename(aside)
             continue
-        break
+        if state is not None:
+            return state
+    return None
+
+
+def keep_newest(root: Path) -> None:
+    """Leave the newest checkpoint, which `last_state` has read, and what was set aside; remove all else.
+
+    So Ray Train starts from it and from nothing else, its own account of checkpoints among that: a process
+    killed at the wrong moment leaves it half-written.
+    """
+    kept = next((folder for folder in _newest_first(root) if any(folder.glob(_FILES))), None)
     for path in root.glob("*"):
-        if path.is_dir() and path != kept:
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.is_file():
-            path.unlink(missing_ok=True)
-    return state
+        if path.is_file():
+            path.unlink()
+        elif path != kept and not path.name.startswith(ASIDE):
+            shutil.rmtree(path)
+
+
+def _newest_first(root: Path) -> list[Path]:
+    return sorted(root.glob(_FOLDERS), reverse=True)  # their names are times
 
 
 def hand_over(source: Path, target: Path) -> None:

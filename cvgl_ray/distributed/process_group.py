@@ -13,8 +13,10 @@ import torch
 import torch.distributed as dist
 from ray.train.backend import Backend
 
-# Of any wait for another worker: rank 0 waits for an E-step, and the others for rank 0.
-TIMEOUT = timedelta(hours=2)
+MEETING = timedelta(minutes=10)  # within which all workers have found rank 0
+# Of any wait for another worker, which may take as long as an E-step or a judge does. A worker that dies ends
+# the wait at once: Ray Train then starts all of them anew.
+STEP = timedelta(days=30)
 
 
 class _SharedDevices(Backend):
@@ -49,11 +51,11 @@ def joined_workers(device: torch.device) -> Iterator[None]:
         port,
         size,
         is_master=rank == 0,
-        timeout=TIMEOUT,
+        timeout=MEETING,
         master_listen_fd=listener.detach() if listener else None,
     )
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=STEP)
     yield
     ray.train.collective.barrier()  # rank 0 holds the store
     dist.destroy_process_group()  # after a failure Ray ends the processes

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cvgl_ray.bundle import save_bundle
-from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.checkpoints import last_state
-from cvgl_ray.distributed.evaluate import evaluate_models
+from cvgl_ray.distributed.data import load_features, load_labels, training_tables
+from cvgl_ray.distributed.evaluate import evaluate_models, read_metrics, write_metrics
 from cvgl_ray.distributed.sweep_journal import SCORE, Record, state_folder
 from cvgl_ray.distributed.sweep_trials import run_trials
 from cvgl_ray.distributed.train import Trained, collect
@@ -21,8 +21,7 @@ from cvgl_ray.evaluation.metrics import Metrics
 from cvgl_ray.reports import sweep as sweep_report
 from cvgl_ray.reports.hparams import write_hparams
 from cvgl_ray.reports.sweep import TrialRow
-from cvgl_ray.stages import finished, load_features, training_tables, write_metrics
-from cvgl_ray.storage import run_folder
+from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import write_atomically, write_text
 from cvgl_ray.tuning.candidates import Candidate, candidates, feature_key, swept_values
 from cvgl_ray.tuning.config import Sweep
@@ -48,10 +47,12 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         check_population(sweep)
     found = {candidate.number: candidate for candidate in candidates(sweep)}
     with run_folder.locked(output):
-        run_folder.claim(output, sweep.base, sweep.tune.model_dump(mode="json", exclude={"concurrency"}))
+        run_record.claim(
+            output, "tune", sweep.base, {"tune": sweep.tune.model_dump(mode="json", exclude={"concurrency"})}
+        )
         complete = output / ".complete"
         if complete.exists():
-            return finished(output)
+            return read_metrics(output)
         session.connect(address, dashboard=True)  # a trial's process may be killed
         features = _shared_features(found, output, address)
         data = {n: features[feature_key(candidate.config)].data for n, candidate in found.items()}
@@ -152,7 +153,7 @@ def _figures_by_labels(
         if models:
             config = next(c.config for c in complete if feature_key(c.config) == key)
             data = load_features(config, output, address)
-            labels = layouts.load_labels(config.dataset.layout, config.dataset.root, data.catalog)
+            labels = load_labels(config, data.catalog)
             assert labels is not None  # the choice has just been evaluated on them
             figures |= evaluate_models(data.catalog, labels, data.extraction.tables, config.dataset, models)
     return figures

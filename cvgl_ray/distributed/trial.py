@@ -14,7 +14,7 @@ from ray.util.queue import Empty, Queue
 
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.checkpoints import last_state
+from cvgl_ray.distributed.checkpoints import keep_newest, last_state
 from cvgl_ray.distributed.sweep_journal import ROUNDS, SCORE
 from cvgl_ray.distributed.train import fit_on_workers
 from cvgl_ray.distributed.training_data import TrainingData
@@ -50,6 +50,7 @@ def run_trial(
     if state is not None and (done >= rounds or unheard):  # its driver died, and the next one has to know
         _report({ROUNDS: done, SCORE: state["best"]["scores"][CHOICE]}, folder, interval)
     while done < rounds:
+        keep_newest(folder)
         done = min(rounds, (done // interval + 1) * interval) if interval else rounds
         fit = partial(
             fit_on_workers,
@@ -58,7 +59,7 @@ def run_trial(
             str(folder.parent),
             folder.name,
             output / "tensorboard" / trial_name(number),
-            threads,
+            threads=threads,
             staging=folder / "staging",
             state=state,
             until=done,

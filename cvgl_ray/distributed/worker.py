@@ -11,20 +11,24 @@ import torch
 
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.checkpoints import latest_state, save_checkpoint
-from cvgl_ray.distributed.index_actor import actor_matcher
+from cvgl_ray.distributed.index import index_matcher, use_threads
 from cvgl_ray.distributed.process_group import joined_workers
-from cvgl_ray.distributed.tensorboard import score_histograms
+from cvgl_ray.distributed.resources import node_cores
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import run_rounds
+from cvgl_ray.reports.shown import shown
+from cvgl_ray.reports.tensorboard import score_histograms
 from cvgl_ray.reports.usage import Usage
 
 
 def worker(arguments: dict[str, Any]) -> None:
     """Load, resume, then do the rounds up to "until". See `train.fit_on_workers` for the arguments."""
-    torch.set_num_threads(arguments["threads"])
+    beside = ray.train.get_context().get_local_world_size()  # workers on this node, itself among them
+    use_threads(arguments["threads"] or max(1, node_cores() // beside))
+    arguments["actor"].begin.remote()
     device = ray.train.torch.get_device()
     with joined_workers(device):
         _rounds(arguments, device)
@@ -51,7 +55,7 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         query,
         reference,
         config,
-        matcher=actor_matcher(arguments["actor"], arguments["features"], config.estep.shards),
+        matcher=index_matcher(arguments["actor"], arguments["features"], config.estep.shards),
         judge=halves.judge if halves is not None else None,
     )
     usage = Usage()
@@ -60,7 +64,9 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         if halves is not None:
             state["halves"] = halves.state_dict()
         metrics: dict[str, Any] = {"round": done.number, **done.scalars, **usage.read()}
-        metrics["histograms"] = score_histograms(done.labels)
+        metrics["histograms"] = {}
+        with shown("a round's histograms"):
+            metrics["histograms"] = score_histograms(done.labels)
         _report(state, metrics, Path(arguments["staging"]))
         if _asked_to_end(arguments["ending"]):
             return

@@ -22,6 +22,7 @@ from tiny import DRONE_IMAGES, PLACES, SMALL, configured
 
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog import layouts
+from cvgl_ray.distributed.data import load_features, training_tables
 from cvgl_ray.distributed.sweep import sweep_stage
 from cvgl_ray.distributed.sweep_journal import SCORE, Journal, Record, read_journal
 from cvgl_ray.distributed.sweep_pbt import Population
@@ -32,7 +33,7 @@ from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import start
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY
-from cvgl_ray.stages import load_features, train_stage, training_tables
+from cvgl_ray.stages import train_stage
 from cvgl_ray.tuning.candidates import candidates, trial_name, vary
 from cvgl_ray.tuning.config import Tune, load_sweep
 
