@@ -55,7 +55,7 @@ def localize(
         asked, searched = _features(concat([catalog, images]), config, bundle, bundle_folder, address)
         by_id = {row["image_id"]: row for row in images.rows.to_pylist()}
         rows = [by_id[name] for name in searched.image_ids]
-    model = replace(bundle.retriever(config.retrieval), transductive=False)
+    model = replace(bundle.retriever(config.retrieval), bank="training")
     indices, similarities = top_k(*model.sides(asked.features, searched.features), min(top, len(rows)))
     return [
         {
