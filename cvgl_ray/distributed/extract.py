@@ -66,7 +66,8 @@ def extract(
     _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
     if images > FEW_TO_EXTRACT or (images and config.run.gpu):
-        from cvgl_ray.distributed.pixel_pipeline import run_batches  # Ray Data: a second that few images spare
+        # Ray Data: its import takes a second, which a few images are spared.
+        from cvgl_ray.distributed.pixel_pipeline import run_batches
 
         session.connect(address)
         actors = config.features.actors

@@ -47,7 +47,7 @@ def localize(
     """
     bundle = load_bundle(bundle_folder)
     config = load_on_bundle(bundle.config, bundle_folder, overrides=overrides)
-    model = replace(bundle.retriever(config.retrieval), transductive=False)
+    model = replace(bundle.retriever(config.retrieval), bank="training")
     if config.features.table:
         names, asked, rows, searched = _tables(gallery, queries, config, bundle)
         _check_top(top, len(rows))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -21,10 +22,12 @@ from cvgl_ray.distributed.training_data import TrainingData, check_batches, shar
 from cvgl_ray.distributed.watch import show_rounds
 from cvgl_ray.distributed.worker import worker
 from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.inputs import doubts
 from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import GaveUpError, InputError, chain
 from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.views import row_digests
 from cvgl_ray.reports.pictures import Example
 from cvgl_ray.storage.filesystem import resolve
 from cvgl_ray.storage.run_folder import RunFolder
@@ -54,6 +57,8 @@ def train(
     """
     check_batches(len(query), len(reference), config)
     check_needs([training_need(config.run)])
+    for doubt in doubts(query.features, reference.features):
+        log.warning("warning: %s", doubt)
     data = share(query, reference)
     checkpoints = folder.path / "train"
     folder.fetch("train")
@@ -178,8 +183,11 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
         for rows in learner.examples
     ]
     adapter = learner.adapter.eval()
-    banks = training_banks(adapter, *ray.get(list(data.features)))
-    bundle = Bundle(adapter, banks, config, recipes, label_free_scores(labels) | kept)
+    features = ray.get(list(data.features))
+    banks = training_banks(adapter, *features)
+    query, reference = (np.sort(row_digests(rows)) for rows in features)
+    scores = {"score": None} | label_free_scores(labels) | kept
+    bundle = Bundle(adapter, banks, config, recipes, scores, (query, reference))
     return Trained(bundle, pairs, examples)
 
 
