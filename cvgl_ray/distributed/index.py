@@ -111,8 +111,8 @@ def start_index(config: Config, features: Features, centre: np.ndarray, memory: 
 
     centre [2, D]: the views' means; memory: bytes of all embeddings; threads: 0 for those of its node.
     """
-    one_index = memory if config.estep.shards == 1 else 0
-    remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **_place(one_index))(IndexActor)
+    place = _place(memory if config.estep.shards == 1 else 0)
+    remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **place)(IndexActor)
     actor: Any = remote.remote(config, centre, threads)
     # While the workers start; where it dies of this, the first round's matching will say so.
     actor.prepare.options(max_task_retries=0).remote(features)
@@ -217,8 +217,7 @@ def _from_rank_zero(value: PseudoLabels | Died | None) -> PseudoLabels | Died | 
 class IndexShard:
     """Holds its share of the rows while it searches them.
 
-    They come from the object store, where the workers put them: restarted after a crash, a shard fetches
-    them once more and answers what it was asked.
+    They come from the object store: restarted after a crash, it fetches them again and answers what was asked.
     """
 
     def __init__(self) -> None:

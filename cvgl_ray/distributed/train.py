@@ -1,7 +1,6 @@
 """The EM loop as a Ray Train run, and the bundle that it leaves."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,18 +90,13 @@ def fit_on_workers(
     *,
     staging: Path,
     threads: int = 0,
-    callbacks: Sequence[ray.train.UserCallback] = (),
     state: dict[str, Any] | None = None,
-    until: int | None = None,
-    ending: Path | None = None,
 ) -> ray.train.Result:
-    """One Ray Train run of the rounds that are left, or of those up to `until`.
+    """One Ray Train run of the rounds that are left.
 
     It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
     storage: a path or a URI; logs: TensorBoard's folder; staging: where a worker writes a checkpoint before
-    it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores;
-    callbacks: run in the controller's process; ending: a file whose appearance ends the run after the present
-    round, on storage that all workers see.
+    it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores.
     """
     rows, width = len(data.query_ids) + len(data.reference_ids), config.adapter.width or data.centre.shape[1]
     actor = start_index(config, data.features, data.centre, memory=rows * width * 4, threads=threads)
@@ -117,8 +111,6 @@ def fit_on_workers(
             "actor": actor,
             "threads": threads,
             "state": ray.put(state),
-            "until": until or config.mstep.rounds,
-            "ending": ending,
             "staging": str(staging.resolve()),
         },
         torch_config=NoGroup(),
@@ -135,7 +127,7 @@ def fit_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[_NoRetry(), RoundWriter(str(logs.resolve()), config), *callbacks],  # type: ignore[list-item]
+            callbacks=[_NoRetry(), RoundWriter(str(logs.resolve()), config)],  # type: ignore[list-item]
         ),
     )
     try:

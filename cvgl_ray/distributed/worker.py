@@ -1,6 +1,5 @@
 """What every Ray Train worker runs: the EM loop, and a report with a checkpoint after each round."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from cvgl_ray.reports.usage import Usage
 
 
 def worker(arguments: dict[str, Any]) -> None:
-    """Load, resume, then do the rounds up to "until". See `train.fit_on_workers` for the arguments."""
+    """Load, resume, then do the rounds that are left. See `train.fit_on_workers` for the arguments."""
     beside = ray.train.get_context().get_local_world_size()  # workers on this node, itself among them
     use_threads(arguments["threads"] or max(1, node_cores() // beside))
     arguments["actor"].begin.remote()
@@ -59,7 +58,7 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         judge=halves.judge if halves is not None else None,
     )
     usage = Usage()
-    for done in islice(rounds, max(0, arguments["until"] - learner.rounds_done)):
+    for done in rounds:
         state = {**learner.state_dict(), "data": arguments["digest"]}
         if halves is not None:
             state["halves"] = halves.state_dict()
@@ -68,8 +67,6 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         with shown("a round's histograms"):
             metrics["histograms"] = score_histograms(done.labels)
         _report(state, metrics, Path(arguments["staging"]))
-        if _asked_to_end(arguments["ending"]):
-            return
 
 
 def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
@@ -83,11 +80,3 @@ def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> No
     staging.mkdir(parents=True, exist_ok=True)
     save_checkpoint(state, staging)
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
-
-
-def _asked_to_end(ending: Path | None) -> bool:
-    """Whether some worker sees the file that asks for an early end; all of them hear the same."""
-    if ending is None:
-        return False
-    seen = torch.tensor(float(ending.exists()), device=ray.train.torch.get_device())
-    return bool(collective.total(seen) > 0)

@@ -59,13 +59,11 @@ class Tune(Section):
 
     trials: Count = 24  # candidates drawn; equal ones are tried once
     concurrency: Annotated[int, Field(ge=0)] = 0  # trials at a time; 0: as many as the cluster has room for
-    # asha stops trials whose score lags behind; pbt lets them go on from the state of one that leads
-    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    scheduler: Literal["asha", "none"] = "asha"  # asha stops trials whose score lags behind
     grace_rounds: Count = 1  # asha: no trial is stopped before
     reduction: Annotated[float, Field(gt=1.0)] = (
         3.0  # asha: of so many trials one goes on to so many times the rounds
     )
-    interval_rounds: Count = 1  # pbt: all trials wait for each other and exchange states every so many rounds
     seed: Seed = 0  # of the draws
     space: Annotated[dict[str, Distribution], BeforeValidator(_flatten)] = Field(default_factory=dict)
 
