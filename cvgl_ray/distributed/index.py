@@ -217,7 +217,7 @@ def _from_rank_zero(value: PseudoLabels | Died | None) -> PseudoLabels | Died | 
 class IndexShard:
     """Holds its share of the rows while it searches them.
 
-    They come from the object store: restarted after a crash, it fetches them again and answers what was asked.
+    They come from the object store: restarted after a crash, it fetches them again and answers.
     """
 
     def __init__(self) -> None:
