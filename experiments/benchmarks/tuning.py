@@ -1,4 +1,4 @@
-"""A sweep with ASHA against all of its candidates run to their end: trials per hour, and how good the choice is.
+"""A sweep with ASHA against all its candidates run to their end: trials per hour, how good the choice is.
 
 python experiments/benchmarks/tuning.py experiments/tune_thumbs.toml --set dataset.root=DIR \
     --set backbone.checkpoint=FILE --output DIR
