@@ -30,7 +30,7 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
 from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.agreement import HalfModels
+from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import start
 from cvgl_ray.em.retrieval import Retriever, training_banks
 from cvgl_ray.errors import InputError

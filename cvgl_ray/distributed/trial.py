@@ -19,8 +19,8 @@ from cvgl_ray.distributed.resources import node_cores
 from cvgl_ray.distributed.tensorboard import RoundWriter
 from cvgl_ray.distributed.train import fit_on_workers
 from cvgl_ray.distributed.training_data import TrainingData
-from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import frozen_graphs, local_matcher, run_rounds
 from cvgl_ray.em.selection import CHOICE
 from cvgl_ray.reports.shown import shown

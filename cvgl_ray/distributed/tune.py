@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cvgl_ray.bundle import save_bundle
-from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.checkpoints import last_state
-from cvgl_ray.distributed.evaluate import evaluate_models
+from cvgl_ray.distributed.data import load_features, load_labels, training_tables
+from cvgl_ray.distributed.evaluate import evaluate_models, read_metrics, write_metrics
 from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import Trained, collect
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
@@ -20,8 +20,7 @@ from cvgl_ray.evaluation.metrics import Metrics
 from cvgl_ray.reports import sweep as sweep_report
 from cvgl_ray.reports.hparams import write_hparams
 from cvgl_ray.reports.sweep import TrialRow
-from cvgl_ray.stages import finished, load_features, training_tables, write_metrics
-from cvgl_ray.storage import run_folder
+from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import write_atomically, write_text
 from cvgl_ray.tuning.candidates import Candidate, candidates, feature_key, swept_values
 from cvgl_ray.tuning.choice import choose
@@ -46,10 +45,12 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
     """
     found = {candidate.number: candidate for candidate in candidates(sweep)}
     with run_folder.locked(output):
-        run_folder.claim(output, sweep.base, sweep.tune.model_dump(mode="json", exclude={"concurrency"}))
+        run_record.claim(
+            output, "tune", sweep.base, {"tune": sweep.tune.model_dump(mode="json", exclude={"concurrency"})}
+        )
         complete = output / ".complete"
         if complete.exists():
-            return finished(output)
+            return read_metrics(output)
         session.check_room(address, [training_need(sweep.base.run)])
         several = sweep.base.run.workers > 1
         session.connect(address, dashboard=several)  # Ray Train asks it, where a trial's process is killed
@@ -137,7 +138,7 @@ def _figures_by_labels(
         if models:
             config = next(c.config for c in complete if feature_key(c.config) == key)
             data = load_features(config, output, address)
-            labels = layouts.load_labels(config.dataset.layout, config.dataset.root, data.catalog)
+            labels = load_labels(config, data.catalog)
             assert labels is not None  # the choice has just been evaluated on them
             figures |= evaluate_models(data.catalog, labels, data.extraction.tables, config.dataset, models)
     return figures

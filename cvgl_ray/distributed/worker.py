@@ -14,9 +14,9 @@ from cvgl_ray.distributed.index import index_matcher, use_threads
 from cvgl_ray.distributed.process_group import joined_workers
 from cvgl_ray.distributed.resources import node_cores
 from cvgl_ray.em import collective
-from cvgl_ray.em.agreement import HalfModels
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
+from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import run_rounds
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import score_histograms

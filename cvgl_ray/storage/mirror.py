@@ -17,6 +17,7 @@ from pyarrow import fs
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import resolve
+from cvgl_ray.storage.tree import files_below
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +63,8 @@ class Mirror:
 
     def _files(self, below: str) -> Iterator[tuple[str, str]]:
         """Files below a folder of the URI: their names as they are here, and their paths there."""
-        top = f"{self._base}/{below}".rstrip("/")
-        found = self._filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
-        for info in found:
-            if info.type == fs.FileType.File:
-                yield info.path.strip("/").removeprefix(self._base.strip("/") + "/"), info.path
+        for file in files_below(self._filesystem, f"{self._base}/{below}"):
+            yield f"{below}/{file.name}".lstrip("/"), file.path
 
     def beat(self) -> None:
         """Bring to the URI what changed here since it was last there, and renew the lease.
@@ -78,23 +76,21 @@ class Mirror:
 
     def _beat(self) -> None:
         self._renew()
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
-        for path in sorted(files, key=lambda path: (path.name == COMPLETE, path)):
-            name = path.relative_to(self.folder).as_posix()
-            state = _state(path)
-            parts = PurePosixPath(name).parts
-            if self._sent.get(name) != state and not (_stays(parts) or _by_ray(parts)):
-                self._write(name, path)
-                self._sent[name] = state
+        files = files_below(fs.LocalFileSystem(), str(self.folder))
+        for file in sorted(files, key=lambda file: (file.name.endswith(COMPLETE), file.name)):
+            state, parts = (file.modified_ns, file.size), PurePosixPath(file.name).parts
+            if self._sent.get(file.name) != state and not (_stays(parts) or _by_ray(parts)):
+                self._write(file.name, file.path)
+                self._sent[file.name] = state
                 if time.monotonic() - self._renewed > SEND_EVERY_S:
                     self._renew()
 
-    def _write(self, name: str, path: Path) -> None:
+    def _write(self, name: str, path: str) -> None:
         folder, _, last = f"{self._base}/{name}".rpartition("/")
         self._filesystem.create_dir(folder, recursive=True)
         whole = self._filesystem.type_name not in ("local", "hdfs")  # stores show an object when it is whole
         written = f"{folder}/{last}" if whole else f"{folder}/.{last}.part"
-        fs.copy_files(str(path), written, destination_filesystem=self._filesystem, use_threads=False)
+        fs.copy_files(path, written, destination_filesystem=self._filesystem, use_threads=False)
         if not whole:
             self._filesystem.move(written, f"{folder}/{last}")
 

@@ -25,13 +25,14 @@ from tiny import DRONE_IMAGES, PLACES, SMALL, configured
 
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog import layouts
+from cvgl_ray.distributed.data import load_features, training_tables
 from cvgl_ray.distributed.training_data import in_canonical_order, share
 from cvgl_ray.distributed.trials import run_trials, scheduler
 from cvgl_ray.distributed.tune import sweep_stage
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY
-from cvgl_ray.stages import load_features, train_stage, training_tables
+from cvgl_ray.stages import train_stage
 from cvgl_ray.tuning.candidates import candidates
 from cvgl_ray.tuning.config import load_sweep
 from cvgl_ray.tuning.journal import SCORE, Journal, Record, read_journal

@@ -125,7 +125,7 @@ def test_photos_are_named_by_file_or_by_path_below_their_folder(tmp_path: Path) 
         list_photos(both)
     with pytest.raises(InputError, match=r"two photos are called 'a.jpg'"):
         list_photos([str(tmp_path), str(tmp_path / "a.jpg")])
-    for path, sentence in (("none.jpg", "there is no photo"), ("notes.txt", "is no .jpg")):
+    for path, sentence in (("none.jpg", "there is no photo"), ("notes.txt", "is no photo of a kind")):
         with pytest.raises(InputError, match=sentence):
             list_photos(str(tmp_path / path))
 

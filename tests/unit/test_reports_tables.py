@@ -45,3 +45,10 @@ def test_sheet_has_no_frames_where_nothing_is_known():
     blue = Image.new("RGB", (50, 50), (0, 0, 250))
     sheet = retrieval_sheet([blue], [[blue]], tile=40)
     assert {tuple(pixel) for pixel in sheet.reshape(-1, 3)} == {WHITE, (0, 0, 250)}
+
+
+def test_a_table_says_where_the_images_tested_are_those_trained_on():
+    metrics = {"adapted": {"a->b": {"R@1": 50.0}}}
+    assert "trained on" not in markdown_table({**metrics, "trained_on_test_images": False})
+    told = markdown_table({**metrics, "trained_on_test_images": True})
+    assert told.splitlines()[-1].startswith("Tested on the images trained on: ")

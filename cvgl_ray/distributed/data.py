@@ -1,0 +1,97 @@
+"""A data set's catalog and the features of its images, whoever extracted them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvgl_ray.catalog import layouts
+from cvgl_ray.catalog.table import Catalog, Labels
+from cvgl_ray.config import Config
+from cvgl_ray.distributed import session
+from cvgl_ray.distributed.extract import Extraction, extract
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.store import FeatureTable, read_table, select
+from cvgl_ray.storage.files import write_atomically
+
+Recipes = dict[str, dict[str, Any]]  # by view, what its features depend on
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set's catalog and the features of its images by view."""
+
+    catalog: Catalog
+    extraction: Extraction
+
+
+def scan(config: Config) -> Catalog:
+    """The images of the data set. Raises InputError for what is wrong before any of them is read."""
+    dataset = config.dataset
+    if not dataset.root:
+        raise InputError("dataset.root is not set; give the data set's folder with --set dataset.root=DIR")
+    return layouts.scan(
+        dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
+    )
+
+
+def load_labels(config: Config, catalog: Catalog) -> Labels | None:
+    """The places of `scan`'s images, None where nobody named them; for the evaluation alone."""
+    return layouts.load_labels(config.dataset.layout, config.dataset.root, catalog)
+
+
+def load_features(
+    config: Config,
+    output: Path,
+    address: str = "",
+    *,
+    catalog: Catalog | None = None,
+    cache: Path | None = None,
+    check: Callable[[Recipes], None] | None = None,
+) -> Data:
+    """The data set's catalog, written to `output`, and its features, extracted where the store lacks them.
+
+    catalog: `scan`'s, where it is known already. cache: the store's folder where features.cache names none,
+    by default `output`/features. check: is given what the features depend on, and may raise InputError.
+    """
+    catalog = catalog or scan(config)
+    write_atomically(output / "catalog.parquet", lambda temporary: catalog.write(str(temporary)))
+    if config.features.table:
+        found = _foreign_features(config, catalog)
+    else:
+        session.connect(address)
+        store = Path(config.features.cache or cache or output / "features")
+        found = extract(catalog, config, store, output / "rejected.parquet")
+    if check is not None:
+        check(found.recipes)
+    return Data(catalog, found)
+
+
+def _foreign_features(config: Config, catalog: Catalog) -> Extraction:
+    """Features that somebody else extracted, matched to the catalog by image id."""
+    found = Extraction()
+    for view in (config.dataset.query_view, config.dataset.reference_view):
+        ids = catalog.select(view=view).image_ids
+        found.tables[view] = select(read_table(config.features.table, view), ids)
+        found.recipes[view] = {"source": "features.table", "dimension": found.tables[view].dimension}
+    return found
+
+
+def training_tables(data: Data, config: Config) -> tuple[FeatureTable, FeatureTable]:
+    """The query and the reference features to learn from."""
+    query, reference = (
+        select(data.extraction.tables[view], _trainable(data, view))
+        for view in (config.dataset.query_view, config.dataset.reference_view)
+    )
+    return query, reference
+
+
+def _trainable(data: Data, view: str) -> list[str]:
+    """Ids of a view's training images that have a feature."""
+    known = set(data.extraction.tables[view].image_ids)
+    images = [name for name in data.catalog.select(view=view, split="train").image_ids if name in known]
+    if not images:
+        raise InputError(
+            f"view {view!r} has no usable training image; training needs both views' train split"
+        )
+    return images
