@@ -15,7 +15,9 @@ from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import Trained, collect
 from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
 from cvgl_ray.distributed.trials import run_trials
+from cvgl_ray.em.judge import FEWEST
 from cvgl_ray.em.retrieval import Retriever
+from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.metrics import Metrics
 from cvgl_ray.reports import sweep as sweep_report
 from cvgl_ray.reports.hparams import write_hparams
@@ -84,6 +86,12 @@ def _shared_features(found: Mapping[int, Candidate], output: Path, address: str)
             shared[key] = Features(share(*training_tables(data, config)), data.extraction.recipes)
         rows = shared[key].data
         check_batches(len(rows.query_ids), len(rows.reference_ids), config)
+        fewest = min(len(rows.query_ids), len(rows.reference_ids))
+        if fewest < FEWEST:
+            raise InputError(
+                f"a view has {fewest} usable images; a sweep chooses by the label-free score, which says nothing "
+                f"of fewer than {FEWEST} of each view"
+            )
     return shared
 
 

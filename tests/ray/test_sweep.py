@@ -21,7 +21,7 @@ import pytest
 import ray
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import DRONE_IMAGES, PLACES, SMALL, configured
+from tiny import DRONE_IMAGES, SMALL, configured, write_places
 
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog import layouts
@@ -38,6 +38,7 @@ from cvgl_ray.tuning.config import load_sweep
 from cvgl_ray.tuning.journal import SCORE, Journal, Record, read_journal
 
 LIMIT_S = 200
+PLACES = 20  # with fewer there is no score to choose by
 SPACE = (
     "adapter.kind=attenuation",
     "tune.trials=4",
@@ -45,6 +46,11 @@ SPACE = (
     "tune.space.adapter.shrinkage={grid = [0.05, 1.0]}",
     "tune.space.pretransform.query.crops={grid = [[1.0], [0.8]]}",
 )
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_places(tmp_path_factory.mktemp("places"), [f"{number:04d}" for number in range(PLACES)])
 
 
 def settings(places: Path, *more: str) -> tuple[str, ...]:
