@@ -89,8 +89,8 @@ def _shared_features(found: Mapping[int, Candidate], output: Path, address: str)
         fewest = min(len(rows.query_ids), len(rows.reference_ids))
         if fewest < FEWEST:
             raise InputError(
-                f"a view has {fewest} usable images; a sweep chooses by the label-free score, which says nothing "
-                f"of fewer than {FEWEST} of each view"
+                f"a view has {fewest} usable images; a sweep chooses by the label-free score, which says "
+                f"nothing of fewer than {FEWEST} of each view"
             )
     return shared
 
