@@ -5,30 +5,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import keep_newest, last_state
 from cvgl_ray.distributed.index import start_index
-from cvgl_ray.distributed.process_group import NoGroup
 from cvgl_ray.distributed.resources import check_needs, training_need
-from cvgl_ray.distributed.tensorboard import RoundWriter
-from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
-from cvgl_ray.distributed.watch import show_rounds
-from cvgl_ray.distributed.worker import worker
+from cvgl_ray.distributed.watch import RoundWriter, show_rounds
+from cvgl_ray.distributed.worker import NoGroup, worker
+from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import GaveUpError, InputError, chain
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.canonical import data_digest, in_canonical_order
+from cvgl_ray.features.store import FeatureTable, check_same_dimension
+from cvgl_ray.features.views import view_mean
 from cvgl_ray.reports.pictures import Example
+from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
 from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Two unlabelled feature tables as trainings share them, in canonical order.
+
+    features: of the query and the reference view, in the object store; centre [2, D]: the views' means;
+    digest: a hash of all rows in their order.
+    """
+
+    query_ids: list[str]
+    reference_ids: list[str]
+    features: tuple[ray.ObjectRef, ray.ObjectRef]
+    centre: np.ndarray
+    digest: str
+
+
+def share(query: FeatureTable, reference: FeatureTable) -> TrainingData:
+    """Put two tables into the object store, once for any number of trainings."""
+    check_same_dimension(query, reference)
+    query, reference = in_canonical_order(query), in_canonical_order(reference)
+    centre = np.stack([view_mean(query.features), view_mean(reference.features)])
+    features = ray.put(query.features), ray.put(reference.features)
+    return TrainingData(query.image_ids, reference.image_ids, features, centre, data_digest(query, reference))
 
 
 @dataclass(frozen=True)
@@ -51,7 +76,7 @@ def train(
     Raises InputError where the tables do not fit each other or the configuration, and where the cluster can
     never give what the training asks for.
     """
-    check_batches(len(query), len(reference), config)
+    check_batches(len(query), len(reference), config.estep)
     check_needs([training_need(config.run)])
     data = share(query, reference)
     checkpoints = folder.path / "train"

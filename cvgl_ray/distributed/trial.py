@@ -13,18 +13,16 @@ from ray import tune
 
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.checkpoints import keep_newest, last_state, save_checkpoint
-from cvgl_ray.distributed.index import use_threads
-from cvgl_ray.distributed.resources import node_cores
-from cvgl_ray.distributed.tensorboard import RoundWriter
-from cvgl_ray.distributed.train import fit_on_workers
-from cvgl_ray.distributed.training_data import TrainingData
+from cvgl_ray.distributed.resources import node_cores, use_threads
+from cvgl_ray.distributed.train import TrainingData, fit_on_workers
+from cvgl_ray.distributed.watch import RoundWriter
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import frozen_graphs, local_matcher, run_rounds
 from cvgl_ray.em.selection import CHOICE
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import score_histograms
+from cvgl_ray.storage.checkpoints import keep_newest, last_state, save_checkpoint
 from cvgl_ray.tuning.candidates import trial_name
 from cvgl_ray.tuning.journal import SCORE
 

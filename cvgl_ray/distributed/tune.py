@@ -8,13 +8,12 @@ from typing import Any
 
 from cvgl_ray.bundle import save_bundle
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.data import load_features, load_labels, training_tables
 from cvgl_ray.distributed.evaluate import evaluate_models, read_metrics, write_metrics
 from cvgl_ray.distributed.resources import training_need
-from cvgl_ray.distributed.train import Trained, collect
-from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
+from cvgl_ray.distributed.train import Trained, TrainingData, collect, share
 from cvgl_ray.distributed.trials import run_trials
+from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.judge import FEWEST
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
@@ -23,6 +22,7 @@ from cvgl_ray.reports import sweep as sweep_report
 from cvgl_ray.reports.hparams import write_hparams
 from cvgl_ray.reports.sweep import TrialRow
 from cvgl_ray.storage import run_folder, run_record
+from cvgl_ray.storage.checkpoints import last_state
 from cvgl_ray.storage.files import write_atomically, write_text
 from cvgl_ray.tuning.candidates import Candidate, candidates, feature_key, swept_values
 from cvgl_ray.tuning.choice import choose
@@ -85,7 +85,7 @@ def _shared_features(found: Mapping[int, Candidate], output: Path, address: str)
             data = load_features(config, output, address)
             shared[key] = Features(share(*training_tables(data, config)), data.extraction.recipes)
         rows = shared[key].data
-        check_batches(len(rows.query_ids), len(rows.reference_ids), config)
+        check_batches(len(rows.query_ids), len(rows.reference_ids), config.estep)
         fewest = min(len(rows.query_ids), len(rows.reference_ids))
         if fewest < FEWEST:
             raise InputError(

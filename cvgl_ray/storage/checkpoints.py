@@ -11,8 +11,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
 import torch
 
 from cvgl_ray.errors import InputError
@@ -103,13 +101,3 @@ def keep_newest(root: Path) -> None:
 
 def _newest_first(root: Path) -> list[Path]:
     return sorted(root.glob(_FOLDERS), reverse=True)  # their names are times
-
-
-def latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
-    """Of the last round that these workers or their predecessors reported, else what the run started from."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        state: dict[str, Any] | None = ray.get(start)
-        return state
-    with checkpoint.as_directory() as folder:
-        return load_checkpoint(Path(folder))
