@@ -37,8 +37,8 @@ def connect(address: str = "", *, dashboard: bool = False) -> None:
     """Join the cluster at `address`, else the one this process was submitted to, else start one here.
 
     A process that is already connected keeps its connection. With `--verbose` workers' logs are shown too.
-    dashboard: of a cluster that is started here; it costs seconds of CPU, and Ray Train asks it what a training
-    that was killed had reserved.
+    dashboard: of a cluster that is started here; it costs seconds of CPU, and Ray Train asks it what a
+    training that was killed had reserved.
     Raises InputError, within seconds, for an address without a cluster; see `cluster_address`.
     """
     for name, value in _ENVIRONMENT.items():

@@ -128,23 +128,6 @@ def test_a_sweep_goes_on_after_its_driver_died(
         train_stage(configured(places, "adapter.kind=attenuation"), tmp_path)
 
 
-def test_a_journal_that_was_cut_off_is_mended_and_another_file_refused(tmp_path: Path) -> None:
-    path = tmp_path / "trials.jsonl"
-    whole = json.dumps({"trial": 0, "rounds": 1, "scalars": {SCORE: 0.5}}) + "\n"
-    path.write_text(whole + '{"trial": 0, "ended": "comp')
-    records = Journal(path, {0: 1}).records
-    assert (records[0].rounds, records[0].score, records[0].ended) == (1, 0.5, None)
-    assert path.read_text() == whole
-    path.write_text("trials\n")
-    with pytest.raises(InputError, match="line 1 is no report"):
-        read_journal(path)
-
-
-def test_a_trial_is_judged_by_the_round_that_is_kept() -> None:
-    for scores, kept in (([0.5, 0.8, 0.79], 0.79), ([0.5, 0.8, 0.6], 0.8)):
-        assert Record({number: {SCORE: score} for number, score in enumerate(scores, 1)}).score == kept
-
-
 def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> None:
     space = "tune.space.adapter.rank={choice=[8]}"
     sweep = load_sweep(None, ("tune.grace_rounds=1", "tune.reduction=2", "mstep.rounds=8", space))
