@@ -18,7 +18,7 @@ from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, tr
 from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
 from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import Trained, train
-from cvgl_ray.distributed.training_data import check_batches
+from cvgl_ray.em.batches import check_batches
 from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_recipes
@@ -60,7 +60,7 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         catalog = scan(config)
         query_images = catalog.select(view=config.dataset.query_view, split="train")
         reference_images = catalog.select(view=config.dataset.reference_view, split="train")
-        check_batches(len(query_images), len(reference_images), config)
+        check_batches(len(query_images), len(reference_images), config.estep)
         session.check_room(address, [training_need(config.run)])
         run_record.claim(folder.path, "train", config)
         _fetch_features(config, folder)

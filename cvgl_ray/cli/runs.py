@@ -49,7 +49,7 @@ def tune(config_path: str | None, overrides: tuple[str, ...], output: str, addre
     sweep = load_sweep(config_path, overrides)
     if "://" in output:
         raise InputError(f"--output {output!r} is a URI, and a sweep takes a folder that all nodes see")
-    from cvgl_ray.distributed.sweep import sweep_stage
+    from cvgl_ray.distributed.tune import sweep_stage
 
     folder = Path(output)
     report = sweep_stage(sweep, folder, address)

@@ -260,7 +260,8 @@ def test_a_training_ends_with_the_next_command(run, stages, tmp_path):
     code, out, _ = run("train", "--output", folder)
     assert code == 0
     assert "no labels" in out
-    assert f"metrics: {folder}/metrics.json\nbundle:  {folder}/bundle\n" in out
+    assert f"metrics: {folder}/metrics.json\n" in out
+    assert f"bundle:  {folder}/bundle\n" in out
     assert out.endswith(
         f"next:    cvgl-ray localize --bundle {folder}/bundle --gallery /d/test/gallery_satellite "
         "--query '/d/test/query_drone/7/a b.jpg'\n"
