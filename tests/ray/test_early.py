@@ -1,16 +1,19 @@
 """What can be known to be wrong is told before anything is extracted and before a folder is claimed."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny import configured
 
 from cvgl_ray.config import load_config
 from cvgl_ray.distributed.localize import localize
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.recipe import build_backbone
 from cvgl_ray.stages import evaluate_stage, extract_stage, train_stage
 
 
@@ -46,6 +49,28 @@ def test_a_bundle_that_cannot_be_used_here_says_so_before_anything_is_read(run: 
     with pytest.raises(InputError, match="is no bundle"):
         evaluate_stage(tmp_path / "none", tmp_path / "e")
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_bundle_travels_and_is_told_where_the_weights_lie_now(places: Path, tmp_path: Path) -> None:
+    backbone = configured(places).backbone
+    for number, name in enumerate(("there.pth", "other.pth")):
+        state = build_backbone(backbone.model_copy(update={"seed": number})).model.state_dict()
+        torch.save(state, tmp_path / name)
+    train_stage(configured(places, f"backbone.checkpoint={tmp_path / 'there.pth'}"), tmp_path / "run")
+    bundle = shutil.copytree(tmp_path / "run/bundle", tmp_path / "elsewhere/bundle")
+    weights = (tmp_path / "there.pth").rename(tmp_path / "here.pth")
+    query, gallery = places / "test/query_drone/0005/image-1.png", str(places / "test/gallery_satellite")
+    with pytest.raises(InputError, match=r"there\.pth is not a file"):
+        localize(bundle, gallery, [query], 1)
+    here = (f"backbone.checkpoint={weights}",)
+    assert localize(bundle, gallery, [query], 1, overrides=here)[0]["references"]
+    with pytest.raises(InputError, match="was trained on other features"):
+        localize(bundle, gallery, [query], 1, overrides=(f"backbone.checkpoint={tmp_path / 'other.pth'}",))
+    # The run goes on with the same weights elsewhere, and with no others.
+    assert train_stage(configured(places, *here), tmp_path / "run")["evaluated_with_labels"]
+    (tmp_path / "other.pth").rename(tmp_path / "there.pth")
+    with pytest.raises(InputError, match=r"backbone\.checkpoint was '\w+', now '\w+'"):
+        train_stage(configured(places, f"backbone.checkpoint={tmp_path / 'there.pth'}"), tmp_path / "run")
 
 
 def table(path: Path, views: dict[str, np.ndarray]) -> Path:
