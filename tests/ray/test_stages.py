@@ -15,9 +15,9 @@ from tiny import DRONE_IMAGES, PLACES, configured, write_places
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog.layouts import scan
 from cvgl_ray.distributed.localize import localize
-from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.canonical import in_canonical_order
 from cvgl_ray.features.store import select
 from cvgl_ray.reports.legend import MEANING
 from cvgl_ray.reports.projector import SIDE_PX
