@@ -13,7 +13,7 @@ from cvgl_ray.maps.files import DamagedError, FileStamp, check_complete, dataset
 from cvgl_ray.maps.grid import Grid, check_crs
 
 SAMPLE_PX = 512  # side of the picture that a stretch is measured on
-STRIP_PX = 4_000_000  # px that are read at once, before they are reduced
+STRIP_PX = 16_000_000  # px that are read at once, before they are reduced
 WHOLE_PX = 16_000_000  # px up to which a file, or its coarsest overview, is read whole for it
 
 
@@ -142,7 +142,7 @@ def of_dataset(source: Any, address: str, known: FileStamp, grid: Grid) -> Raste
 def _strip_rows(block_rows: int, width: int, step: int, strip_px: int) -> int:
     """Rows to read at once: about `strip_px` px, in whole steps and, where that fits, in whole blocks."""
     unit = -(-block_rows // step) * step
-    if unit * width > 16 * strip_px:
+    if unit * width > 4 * strip_px:
         unit = step
     return max(1, strip_px // (width * unit)) * unit
 
