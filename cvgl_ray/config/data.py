@@ -10,8 +10,8 @@ from cvgl_ray.config.section import Count, CountOrZero, Section
 class Dataset(Section):
     """Which images: a folder layout and its root."""
 
-    layout: Literal["university1652", "folders"] = "university1652"
-    """how the folders are read"""
+    layout: Literal["auto", "university1652", "folders"] = "auto"
+    """how the folders are read; auto: as two folders of images, or as University-1652, whichever is there"""
     root: str = ""
     """local path, or a URI that pyarrow.fs opens"""
     query_view: str = "drone"

@@ -9,6 +9,7 @@ import ray
 import torch
 
 from cvgl_ray.distributed import session
+from cvgl_ray.distributed.resources import check_needs, extraction_need, said_while_awaited
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.batches import Batch, Pretransforms, decode_batch, embed_batch
 from cvgl_ray.features.preparing import Preparing
@@ -26,6 +27,8 @@ def run_batches(
 
     actors: how many copies of the backbone work at a time; 0: one per GPU or CPU.
     """
+    need = extraction_need(actors, gpu=gpu)
+    check_needs([need])
     shared = ray.put(backbone)
     ray.data.DataContext.get_current().enable_progress_bars = False  # `progress` counts images instead
     data = (
@@ -39,7 +42,10 @@ def run_batches(
             num_gpus=1 if gpu else 0,
         )
     )
-    yield from data.iter_rows()
+    with said_while_awaited("extraction", need) as begun:
+        for row in data.iter_rows():
+            begun()
+            yield row
 
 
 def _pool(asked: int, present: int) -> ray.data.ActorPoolStrategy:

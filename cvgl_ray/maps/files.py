@@ -19,6 +19,8 @@ from cvgl_ray.storage.filesystem import is_uri, resolve
 
 CACHE_MB = 256  # of decoded blocks in each process; GDAL's own default is a twentieth of the memory
 HANDLES = 32  # open files per thread
+ENDS = {(".jpg", ".jpeg"): b"\xff\xd9", (".png",): b"IEND"}  # how complete files end
+TAIL_BYTES = 65_536  # some programs append to a picture
 
 
 class FileStamp(NamedTuple):
@@ -112,8 +114,20 @@ def _opener(store: str) -> Callable[..., Any]:
     return open_file
 
 
+def check_complete(address: str) -> None:
+    """Raise InputError for a JPEG or PNG file without its end: GDAL would make up the rest of it."""
+    end = next((mark for suffixes, mark in ENDS.items() if address.lower().endswith(suffixes)), None)
+    if end is not None:
+        filesystem, path = resolve(address)
+        with filesystem.open_input_file(path) as file:
+            file.seek(max(0, file.size() - TAIL_BYTES))
+            if end not in file.read():
+                raise InputError(f"the map {address!r} is cut off: copy it again")
+
+
 def _reason(error: Exception) -> str:
-    return _first_line(error.__cause__ or error).split(", band", 1)[-1].strip()
+    text = _first_line(error.__cause__ or error).split(", band", 1)[-1]
+    return text.split(" (this error", 1)[0].strip()
 
 
 def _first_line(error: BaseException) -> str:

@@ -53,7 +53,7 @@ def read_info(content: bytes) -> PhotoInfo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of corrupt EXIF
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
                 exif = image.getexif()
                 return _info(image.size, exif, _ifd(exif, 0x8769), _ifd(exif, 0x8825), read_xmp(content))
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, ...

@@ -1,7 +1,7 @@
 """Which photos there are, by the names that the output uses."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pyarrow import fs
@@ -34,18 +34,24 @@ def list_photos(paths: str | Sequence[str]) -> list[Photo]:
     Raises InputError for an address without a file or folder, a folder without photos, and two photos of one
     image_id.
     """
-    photos: dict[str, Photo] = {}
-    for path in [paths] if isinstance(paths, str) else paths:
-        for photo in _photos_at(path):
-            other = photos.setdefault(photo.image_id, photo)
-            if other is not photo:
-                raise InputError(
-                    f"two photos are called {photo.image_id!r}, {other.uri!r} and {photo.uri!r}: name each"
-                    " once, or give the folder that holds both, so that their paths below it differ"
-                )
-    if not photos:
+    return unique(
+        photo for path in ([paths] if isinstance(paths, str) else paths) for photo in _photos_at(path)
+    )
+
+
+def unique(photos: Iterable[Photo]) -> list[Photo]:
+    """The photos sorted by image_id. Raises InputError if there is none, or two have the same image_id."""
+    found: dict[str, Photo] = {}
+    for photo in photos:
+        other = found.setdefault(photo.image_id, photo)
+        if other is not photo:
+            raise InputError(
+                f"two photos are called {photo.image_id!r}, {other.uri!r} and {photo.uri!r}: name each"
+                " once, or give the folder that holds both, so that their paths below it differ"
+            )
+    if not found:
         raise InputError(f"no photo is named: give files or folders of photos ({', '.join(formats())})")
-    return [photos[name] for name in sorted(photos)]
+    return [found[name] for name in sorted(found)]
 
 
 def _photos_at(path: str) -> list[Photo]:

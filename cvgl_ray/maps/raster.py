@@ -1,5 +1,6 @@
 """One georeferenced raster file, of any bands and depth, read by blocks."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window as PixelWindow
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.maps.files import FileStamp, dataset, stamp
+from cvgl_ray.maps.files import DamagedError, FileStamp, check_complete, dataset, stamp
 from cvgl_ray.maps.grid import Grid, check_crs
 
 SAMPLE_PX = 512  # side of the picture that a stretch is measured on
@@ -67,24 +68,31 @@ class Raster:
             valid &= np.isfinite(values).all(axis=0)
         return Block(values, valid)
 
+    def check(self) -> None:
+        """Raise InputError if the file is gone, out of reach or another one by now: that is no damage."""
+        if stamp(self.address) != self.stamp:
+            raise InputError(f"the map {self.address!r} has changed while it was read: start again")
+
     def sample(self) -> np.ndarray:
         """Valid values from all over the file, [1 or 3, N]: an overview's, or those of 64 small windows."""
         width, height = self.grid.width, self.grid.height
+        step = max(1, max(width, height) // SAMPLE_PX)
         with dataset(self.address, self.stamp) as source:
             cheap = bool(source.overviews(self.bands[0])) or width * height <= WHOLE_PX
-        if cheap:
-            step = max(1, max(width, height) // SAMPLE_PX)
-            blocks = [self.read_block(0, 0, width, height, step)]
-        else:
-            side = SAMPLE_PX // 8
-            places = [((width - side) * i // 7, (height - side) * j // 7) for j in range(8) for i in range(8)]
-            blocks = [
-                self.read_block(max(0, c), max(0, r), min(side, width), min(side, height), 1)
-                for c, r in places
-            ]
-        return np.concatenate(
-            [values[:, valid & (values != 0).any(axis=0)] for values, valid, _ in blocks], axis=1
-        )
+        found = self._samples([(0, 0, width, height, step)]) if cheap else []
+        if not found:
+            w, h = min(width, SAMPLE_PX // 8), min(height, SAMPLE_PX // 8)
+            corners = [((width - w) * i // 7, (height - h) * j // 7) for j in range(8) for i in range(8)]
+            found = self._samples([(column, row, w, h, 1) for column, row in corners])
+        return np.concatenate(found or [np.zeros((len(self.bands), 0))], axis=1)
+
+    def _samples(self, boxes: list[tuple[int, int, int, int, int]]) -> list[np.ndarray]:
+        found = []
+        for box in boxes:
+            with suppress(DamagedError):  # named when the map is read
+                values, valid, _ = self.read_block(*box)
+                found.append(values[:, valid & (values != 0).any(axis=0)])
+        return found
 
     def holds(self, column: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Which points, in px, lie on the raster; nodata is not asked."""
@@ -102,15 +110,10 @@ def open_raster(address: str, crs: str = "") -> Raster | None:
     Raises InputError if the file cannot be opened or its CRS is unknown.
     """
     known = stamp(address)
+    check_complete(address)
     with dataset(address, known) as source:
         grid = _grid(source, crs, address)
         return None if grid is None else of_dataset(source, address, known, grid)
-
-
-def image_size(address: str) -> tuple[int, int]:
-    """(width, height) in px of a raster file. Raises InputError if it cannot be opened."""
-    with dataset(address, stamp(address)) as source:
-        return source.width, source.height
 
 
 def of_dataset(source: Any, address: str, known: FileStamp, grid: Grid) -> Raster:
@@ -130,24 +133,20 @@ def of_dataset(source: Any, address: str, known: FileStamp, grid: Grid) -> Raste
 
 def _grid(source: Any, crs: str, address: str) -> Grid | None:
     points, points_crs = source.gcps
-    if points:
-        own = points_crs.to_wkt() if points_crs else crs
-        if len(points) < 3:
-            raise InputError(
-                f"the map {address!r} has {len(points)} ground control points: give three or more"
-            )
-        placed = tuple((point.col, point.row, point.x, point.y) for point in points)
-        return Grid(source.width, source.height, _crs_of(own, crs, address), None, placed)
-    if source.transform.is_identity or source.transform.determinant == 0:
+    if not points and (source.transform.is_identity or source.transform.determinant == 0):
         return None
-    own = source.crs.to_wkt() if source.crs else crs
+    if 0 < len(points) < 3:
+        raise InputError(f"the map {address!r} has {len(points)} ground control points: give three or more")
+    named = points_crs if points else source.crs
+    own = named.to_wkt() if named else crs
     if not own:
         raise InputError(
-            f"the map {address!r} has a transform (perhaps a world file) but no CRS: name it, such as --crs"
-            " EPSG:32633"
+            f"the map {address!r} has a georeference (perhaps a world file) but no CRS: name it, such as"
+            " --crs EPSG:32633"
         )
-    transform = tuple(source.transform)[:6]
-    return Grid(source.width, source.height, _crs_of(own, crs, address), transform)
+    placed = tuple((point.col, point.row, point.x, point.y) for point in points)
+    transform = None if points else tuple(source.transform)[:6]
+    return Grid(source.width, source.height, _crs_of(own, crs, address), transform, placed)
 
 
 def _crs_of(own: str, given: str, address: str) -> str:

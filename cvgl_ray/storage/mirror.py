@@ -26,6 +26,7 @@ LEASE = ".lease"  # renewed as often by the run that holds the URI
 LEASE_PATIENCE_S = 3 * SEND_EVERY_S  # not renewed for so long: its run has ended
 COMPLETE = ".complete"  # says that everything else is there, so it goes last; other hidden files stay here
 CHECKPOINTS = "train"  # Ray Train itself brings them to the URI
+ASIDE = "damaged_"  # begins the name of a checkpoint that was set aside here, which is sent
 LARGE = ("features", CHECKPOINTS)  # fetched when asked for
 _FAULTS = (OSError, pa.ArrowException)
 
@@ -39,6 +40,7 @@ class Mirror:
         self._base = base.rstrip("/")
         self._sent: dict[str, tuple[int, int]] = {}
         self._owner, self._renewed = uuid.uuid4().hex, 0.0
+        self._sending = threading.Lock()
 
     def fetch(self, below: str = "") -> None:
         """Bring here the files below a folder of the URI; "": all but the LARGE folders'."""
@@ -53,7 +55,8 @@ class Mirror:
                 hidden.rename(target)
 
     def prune(self, below: str) -> None:
-        """Remove the files below a folder of the URI that are not here."""
+        """Remove the files below a folder of the URI that are not here; what was renamed is there first."""
+        self.beat()
         for name, path in self._files(below):
             if not (self.folder / name).exists():
                 self._filesystem.delete_file(path)
@@ -68,11 +71,15 @@ class Mirror:
 
         Raises InputError where another run has taken the lease.
         """
+        with self._sending:
+            self._beat()
+
+    def _beat(self) -> None:
         self._renew()
         files = files_below(fs.LocalFileSystem(), str(self.folder))
         for file in sorted(files, key=lambda file: (file.name.endswith(COMPLETE), file.name)):
             state, parts = (file.modified_ns, file.size), PurePosixPath(file.name).parts
-            if self._sent.get(file.name) != state and not _stays(parts) and parts[0] != CHECKPOINTS:
+            if self._sent.get(file.name) != state and not (_stays(parts) or _by_ray(parts)):
                 self._write(file.name, file.path)
                 self._sent[file.name] = state
                 if time.monotonic() - self._renewed > SEND_EVERY_S:
@@ -207,3 +214,7 @@ def _state(path: Path) -> tuple[int, int]:
 def _stays(parts: tuple[str, ...]) -> bool:
     """Whether a path is not carried: locks and half-written files, or a name that would leave the folder."""
     return any(part.startswith(".") and part != COMPLETE for part in parts)
+
+
+def _by_ray(parts: tuple[str, ...]) -> bool:
+    return parts[0] == CHECKPOINTS and not parts[1].startswith(ASIDE)

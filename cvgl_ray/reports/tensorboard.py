@@ -1,4 +1,4 @@
-"""The one TensorBoard folder of a run: rounds come from Ray Train's controller, the rest from the driver."""
+"""What a run's TensorBoard shows besides scalars: histograms, pictures, the projector, the figures."""
 
 import shutil
 from collections.abc import Mapping
@@ -6,43 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
 from torch.utils.tensorboard import SummaryWriter
 
 from cvgl_ray.config import Config
 from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.reports.legend import MEANING, about
+from cvgl_ray.reports.legend import MEANING
 from cvgl_ray.reports.projector import Projection
 from cvgl_ray.reports.tables import markdown_table
 
 BINS = 30
-
-
-class RoundWriter(ray.train.UserCallback):
-    """Writes every round's scalars and histograms; runs in Ray Train's controller process.
-
-    A scalar is the largest over the workers: they agree on all but time and memory.
-    """
-
-    def __init__(self, folder: str, config: Config) -> None:
-        self.folder, self.config = folder, config
-        self._writer: SummaryWriter | None = None
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        first = metrics[0]
-        number = first["round"]
-        if self._writer is None:  # opened here: the callback itself travels to the controller
-            # What an interrupted run wrote of this round and later ones is not shown.
-            self._writer = SummaryWriter(self.folder, purge_step=number)
-            self._writer.add_text("about", about())
-            self._writer.add_text("configuration", configuration_table(self.config))
-        for name, value in first.items():
-            if name in ("round", "histograms"):
-                continue
-            self._writer.add_scalar(name, max(worker.get(name, value) for worker in metrics), number)
-        for name, histogram in first["histograms"].items():
-            self._writer.add_histogram_raw(name, **histogram, global_step=number)
-        self._writer.flush()
 
 
 def score_histograms(labels: PseudoLabels) -> dict[str, dict[str, Any]]:
@@ -52,10 +24,16 @@ def score_histograms(labels: PseudoLabels) -> dict[str, dict[str, Any]]:
 
 
 def _histogram(values: np.ndarray) -> dict[str, Any]:
-    counts, edges = np.histogram(values, BINS)
+    """Counts of values of any float type; those that are not finite are left out."""
+    values = values[np.isfinite(values)].astype(np.float64)
+    lowest, highest = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    # Equal scores, or scores that differ in their last bit, have no 30 bins between them.
+    least = BINS * np.spacing(max(abs(lowest), abs(highest), 1.0))
+    edges = np.linspace(lowest, max(highest, lowest + least), BINS + 1)
+    counts, _ = np.histogram(values, edges)
     return {
-        "min": float(values.min()),
-        "max": float(values.max()),
+        "min": lowest,
+        "max": highest,
         "num": len(values),
         "sum": float(values.sum()),
         "sum_squares": float(np.square(values).sum()),

@@ -1,12 +1,14 @@
 """The agreement of two models of half the features: high where the features tell, low where they do not."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from cvgl_ray.config import load_config
-from cvgl_ray.em import agreement
-from cvgl_ray.em.agreement import HalfModels, pair_agreement
+from cvgl_ray.em import judge
 from cvgl_ray.em.fit import fit
+from cvgl_ray.em.judge import HalfModels, chance_agreement, pair_agreement, wilson
 from cvgl_ray.em.loop import start
 from cvgl_ray.em.matching import pseudo_labels
 from cvgl_ray.features.views import unit_rows
@@ -44,7 +46,7 @@ def test_rounds_of_the_halves_follow_the_learner_and_can_be_caught_up():
     learner, rounds = start(query, reference, CONFIG)
     halves = HalfModels(query, reference, CONFIG)
     by_round = [halves.judge(learner) for _ in rounds]
-    assert [half.rounds_done for _, _, half, _ in halves.halves] == [2, 2]
+    assert [half.rounds_done for _, _, half, _ in halves.halves] == [2] * 2 * judge.SPLITS
     assert by_round[-1] == HalfModels(query, reference, CONFIG).judge(learner)
 
 
@@ -66,20 +68,76 @@ def test_halves_go_on_from_a_checkpoint_with_the_values_of_then():
 
 
 def test_the_halves_share_no_dimension_and_miss_none():
-    query = np.tile(np.arange(1, 10, dtype=np.float16), (5, 1))
+    query = np.tile(np.arange(1, 10, dtype=np.float16), (20, 1))
     halves = HalfModels(query, query, CONFIG).halves
-    assert sorted(np.concatenate([q[0] for q, _, _, _ in halves])) == list(range(1, 10))
-    for q, r, _, _ in halves:
-        np.testing.assert_array_equal(q, r)  # the same dimensions of both views
+    pairs = list(zip(halves[::2], halves[1::2], strict=True))
+    assert len(pairs) == judge.SPLITS
+    for pair in pairs:
+        assert sorted(np.concatenate([q[:1][0] for q, _, _, _ in pair])) == list(range(1, 10))
+        for q, r, _, _ in pair:
+            np.testing.assert_array_equal(q[:], r[:])  # the same dimensions of both views
 
 
-def test_large_views_are_judged_by_a_sample(monkeypatch):
-    monkeypatch.setattr(agreement, "MAX_ROWS", 50)
-    query, reference = views(0.2, places=60)
+@pytest.mark.parametrize("overrides", [(), ("estep.neighbourhood=0",)])
+def test_a_sample_of_the_queries_is_asked_and_says_the_same(monkeypatch, overrides):
+    """The candidates stay: a score of 1 stays 1, and another one moves by chance alone."""
+    config = load_config(None, ("mstep.rounds=2", *overrides))
+    for noise, exact in ((0.2, True), (0.9, False)):
+        query, reference = views(noise, places=300)
+        learner, _ = fit(query, reference, config)
+        monkeypatch.undo()
+        everyone = HalfModels(query, reference, config).judge(learner)
+        monkeypatch.setattr(judge, "ALL_ASKED", 100)
+        monkeypatch.setattr(judge, "ASKED", 150)
+        halves = HalfModels(query, reference, config)
+        some = halves.judge(learner)
+        assert len(halves.asked) == 150
+        if exact:
+            assert everyone["score"] > 0.98
+            assert some["score"] > 0.98
+        else:
+            assert 0.1 < everyone["score"] < 0.8
+            assert some["score"] == pytest.approx(everyone["score"], abs=0.12)
+
+
+def test_half_models_never_train_an_index_that_the_sample_does_not_fill(monkeypatch):
+    """An index of more lists than queries are asked is the model's affair: the halves search exactly."""
+    monkeypatch.setattr(judge, "ALL_ASKED", 100)
+    monkeypatch.setattr(judge, "ASKED", 50)
+    query, reference = views(0.2, places=200)
+    config = load_config(None, ("estep.neighbourhood=0", "estep.index=IVF150,Flat;nprobe=150"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        learner, _ = fit(query, reference, config)
+    assert HalfModels(query, reference, config).judge(learner)["score"] > 0.9
+
+
+def test_nobody_is_judged_by_a_handful_of_images():
+    query, reference = views(0.2, places=19)
     halves = HalfModels(query, reference, CONFIG)
-    assert (len(halves.query), len(halves.reference)) == (50, 50)
-    # Partners that the other view's sample lacks cannot be found: at most 5/6 of the queries have one.
-    assert 0.5 < halves.judge(fit(query, reference, CONFIG)[0])["agreement"] < 0.95
+    learner, rounds = fit(query, reference, CONFIG)
+    assert halves.judge(learner) == {}
+    assert learner.best is None  # the last round is kept
+    assert "labels/score" not in rounds[-1].scalars
+
+
+@pytest.mark.parametrize(("queries", "references", "dimension"), [(20, 20, 512), (20, 50, 64), (40, 20, 64)])
+def test_features_of_nothing_score_nothing_whatever_the_seed(queries, references, dimension):
+    """200 seeds of more shapes: experiments/benchmarks/label_free.py."""
+    found = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        sides = [rng.normal(size=(n, dimension)).astype(np.float32) for n in (queries, references)]
+        scores = fit(*sides, CONFIG)[0].return_to_best()
+        found.append(scores["score"])
+        assert scores["score_low"] <= scores["score"] <= scores["score_high"]
+    assert max(found) < 0.2
+    assert np.mean(found) < 0.05
+
+
+def test_wilsons_interval_is_the_papers():
+    np.testing.assert_allclose(wilson(0.5, 10), (0.2366, 0.7634), atol=1e-4)
+    np.testing.assert_allclose(wilson(0.0, 20), (0.0, 0.1611), atol=1e-4)
 
 
 def test_pairs_that_one_model_leaves_out_do_not_count():
@@ -88,6 +146,7 @@ def test_pairs_that_one_model_leaves_out_do_not_count():
     swapped = pseudo_labels(eye, eye[[1, 0, 2, 3]], scores="cosine")
     assert pair_agreement(same, same) == 1
     assert pair_agreement(same, swapped) == pytest.approx(0.5)
+    assert chance_agreement(same, swapped) == pytest.approx(0.25)
     few = pseudo_labels(eye, unit_rows(np.ones((4, 4))), scores="cosine", threshold=0.9)
     assert pair_agreement(few, few) == 0
 
