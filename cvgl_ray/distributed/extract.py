@@ -12,8 +12,7 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
 from cvgl_ray.features.batches import Batch, Pretransforms, missing_batches, run_here
 from cvgl_ray.features.collecting import collect
-from cvgl_ray.features.extraction import Extraction as Extraction
-from cvgl_ray.features.extraction import load_tables, rejected_images, warn_of_copies
+from cvgl_ray.features.extraction import Extraction, load_tables, rejected_images, warn_of_copies
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.storage.known_files import KnownFiles, hash_files

@@ -16,10 +16,7 @@ import numpy as np
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.parts import read_digests, read_rows, write_part
-from cvgl_ray.features.table import FeatureTable as FeatureTable
-from cvgl_ray.features.table import check_same_dimension as check_same_dimension
-from cvgl_ray.features.table import read_table as read_table
-from cvgl_ray.features.table import select as select
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.storage.files import write_json
 
 MANIFEST_VERSION = 1  # raise it when the meaning of a recipe's words changes
