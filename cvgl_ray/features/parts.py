@@ -75,7 +75,8 @@ def read_rows(path: Path, name: str, rows: Sequence[int]) -> np.ndarray:
     groups = np.searchsorted(ends, rows, side="right")
     wanted = np.unique(groups)
     if len(wanted) > WHOLE_FRACTION * len(ends):
-        return _array(_columns(path, [name], None), name)[rows]
+        array = _array(_columns(path, [name], None), name)
+        return array if list(rows) == list(range(len(array))) else array[list(rows)]
     starts = np.concatenate([[0], ends[:-1]])
     lengths = ends[wanted] - starts[wanted]
     offset = dict(zip(wanted.tolist(), (np.cumsum(lengths) - lengths - starts[wanted]).tolist(), strict=True))

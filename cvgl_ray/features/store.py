@@ -42,8 +42,9 @@ class RowStore:
         self._known: dict[tuple[Path, int, int], list[str]] = {}  # digests of the parts that were looked at
 
     def open(self) -> None:
-        """Create the folder and its manifest."""
-        write_json(self.folder / "manifest.json", {"view": self.view, **self.recipe})
+        """Create the folder and its manifest, unless they are there."""
+        if not (self.folder / "manifest.json").exists():
+            write_json(self.folder / "manifest.json", {"view": self.view, **self.recipe})
 
     def digests(self) -> set[str]:
         """Digests of the images that already have a row."""
@@ -77,6 +78,7 @@ class RowStore:
             wanted.setdefault(path, []).append((position, row))
         found: np.ndarray | None = None
         for path, rows in wanted.items():
+            rows.sort(key=lambda pair: pair[1])  # in the file's order: where all are wanted, none is moved
             block = read_rows(path, name, [row for _, row in rows])
             if found is None:
                 found = np.empty((len(digests), *block.shape[1:]), block.dtype)
