@@ -23,7 +23,7 @@ from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import GaveUpError, InputError, chain
 from cvgl_ray.features.canonical import data_digest, in_canonical_order
-from cvgl_ray.features.store import FeatureTable, check_same_dimension
+from cvgl_ray.features.table import FeatureTable, check_same_dimension
 from cvgl_ray.features.views import row_digests, view_mean
 from cvgl_ray.reports.pictures import Example
 from cvgl_ray.storage.checkpoints import keep_newest, last_state

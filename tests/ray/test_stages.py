@@ -18,7 +18,7 @@ from cvgl_ray.distributed.localize import localize
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.canonical import in_canonical_order
-from cvgl_ray.features.store import select
+from cvgl_ray.features.table import select
 from cvgl_ray.reports.legend import MEANING
 from cvgl_ray.reports.projector import SIDE_PX
 from cvgl_ray.stages import evaluate_stage, extract_stage, train_stage
