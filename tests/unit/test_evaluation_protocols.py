@@ -102,7 +102,7 @@ def test_evaluate_direction_refuses_missing_labels():
 def test_examples_are_evenly_spaced_queries_with_their_best_references():
     rows = [image(f"{view}/{n}.jpg", view, "train") for view in ("drone", "satellite") for n in range(4)]
     direction = directions(Catalog.from_rows(rows), "drone", "satellite")[0]
-    labels = Labels({row["image_id"]: row["image_id"].split("/")[1] for row in rows})
+    labels = Labels.from_places({row["image_id"]: row["image_id"].split("/")[1] for row in rows})
     swapped = torch.eye(4)[[1, 0, 2, 3]]  # the first two satellite images are each other's
     first, last = examples(direction, torch.eye(4), swapped, labels, count=2, depth=1)
     assert first == Retrieved("/root/drone/0.jpg", ["/root/satellite/1.jpg"], [False])
