@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from cvgl_ray.catalog.folders import scan_images
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Config
 from cvgl_ray.config.differences import load_on_bundle
-from cvgl_ray.distributed import session
 from cvgl_ray.distributed.extract import extract
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.recipe import check_recipes
-from cvgl_ray.features.store import FeatureTable, read_table
+from cvgl_ray.features.recipe import check_backbone, check_recipes
+from cvgl_ray.features.table import FeatureTable, read_table
 from cvgl_ray.search.ranks import top_k
 from cvgl_ray.storage.filesystem import exists, is_uri
 
@@ -48,13 +48,14 @@ def localize(
         names, asked, rows, searched = _tables(gallery, queries, config, bundle)
         _check_top(top, len(rows))
     else:
+        check_backbone(config.backbone)
         names = [str(query) for query in queries]
         catalog, images = _catalogs(gallery, names, config)
         _check_top(top, len(images))
         asked, searched = _features(concat([catalog, images]), config, bundle, bundle_folder, address)
         by_id = {row["image_id"]: row for row in images.rows.to_pylist()}
         rows = [by_id[name] for name in searched.image_ids]
-    model = replace(bundle.retriever(config.retrieval), transductive=False)
+    model = replace(bundle.retriever(config.retrieval), bank="training")
     indices, similarities = top_k(*model.sides(asked.features, searched.features), min(top, len(rows)))
     return [
         {
@@ -90,10 +91,9 @@ def _features(
     catalog: Catalog, config: Config, bundle: Bundle, folder: Path, address: str
 ) -> tuple[FeatureTable, FeatureTable]:
     """The features of the queries and of the gallery's images; a broken image of the gallery is left out."""
-    session.connect(address)
     cache = Path(config.features.cache or folder.parent / "features")
-    found = extract(catalog, config, cache, cache.with_name("rejected_by_localize.parquet"))
-    check_recipes(bundle.recipes, found.recipes, folder)
+    check = partial(check_recipes, bundle.recipes, bundle=folder)
+    found = extract(catalog, config, cache, cache.with_name("rejected_by_localize.parquet"), address, check)
     for rejected in found.rejected:
         if rejected["view"] == config.dataset.query_view:
             raise InputError(f"--query {rejected['uri']} cannot be used: {rejected['reason']}")

@@ -18,12 +18,13 @@ from cvgl_ray.distributed.watch import RoundWriter, show_rounds
 from cvgl_ray.distributed.worker import NoGroup, worker
 from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.inputs import doubts
 from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import GaveUpError, InputError, chain
 from cvgl_ray.features.canonical import data_digest, in_canonical_order
 from cvgl_ray.features.store import FeatureTable, check_same_dimension
-from cvgl_ray.features.views import view_mean
+from cvgl_ray.features.views import row_digests, view_mean
 from cvgl_ray.reports.pictures import Example
 from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
@@ -78,6 +79,8 @@ def train(
     """
     check_batches(len(query), len(reference), config.estep)
     check_needs([training_need(config.run)])
+    for doubt in doubts(query.features, reference.features):
+        log.warning("warning: %s", doubt)
     data = share(query, reference)
     checkpoints = folder.path / "train"
     folder.fetch("train")
@@ -195,8 +198,11 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
         for rows in learner.examples
     ]
     adapter = learner.adapter.eval()
-    banks = training_banks(adapter, *ray.get(list(data.features)))
-    bundle = Bundle(adapter, banks, config, recipes, label_free_scores(labels) | kept)
+    features = ray.get(list(data.features))
+    banks = training_banks(adapter, *features)
+    query, reference = (np.sort(row_digests(rows)) for rows in features)
+    scores = {"score": None} | label_free_scores(labels) | kept
+    bundle = Bundle(adapter, banks, config, recipes, scores, (query, reference))
     return Trained(bundle, pairs, examples)
 
 

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -70,7 +70,8 @@ def _asked(actor: Any) -> Callable[[], int]:
     def rounds_done() -> int:
         nonlocal known, pending
         if ray.wait([pending], timeout=0)[0]:  # else it is at work, or not there yet
-            known = max(known, ray.get(pending))
+            with suppress(ray.exceptions.RayError):  # the training itself says what is wrong
+                known = max(known, ray.get(pending))
             pending = actor.rounds_done.remote()
         return known
 

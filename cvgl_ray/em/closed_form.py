@@ -60,7 +60,9 @@ class ClosedFormLearner(Learner):
         views = ((query, len(reference), QUERY), (reference, len(query), REFERENCE))
         for features, others, view in views if self.siblings else ():
             normalise = partial(self._rows, features, view)
-            pairs = siblings(normalise, len(features), others)
+            # Workers on unlike machines may round unlike and find others: one decides.
+            own = siblings(normalise, len(features), others) if collective.rank() == 0 else None
+            pairs = collective.from_rank_zero(own)
             if len(pairs):
                 one, other = pairs.T
                 found.append(self._differences((features, one, view), (features, other, view)))

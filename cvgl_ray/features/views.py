@@ -1,4 +1,6 @@
-"""The two views, and the statistics that each keeps of its own training features."""
+"""The two views, and what is computed of a view's frozen features alone: statistics and digests."""
+
+import hashlib
 
 import numpy as np
 
@@ -35,3 +37,10 @@ def view_mean(features: Rows, chunk: int = 65_536) -> np.ndarray:
     for start in range(0, len(features), chunk):
         total += unit_rows(features[start : start + chunk]).sum(axis=0, dtype=np.float64)
     return (total / len(features)).astype(np.float32)
+
+
+def row_digests(features: np.ndarray) -> np.ndarray:
+    """A hash of each row [N, D] of any float type, as float16: [N] uint64; equal images have equal ones."""
+    rows = (features[start : start + 1].astype(np.float16).tobytes() for start in range(len(features)))
+    digests = b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows)
+    return np.frombuffer(digests, dtype="<u8").copy()

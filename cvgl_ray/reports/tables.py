@@ -44,6 +44,17 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     return f"{table}\n\n{TRANSDUCTIVE}" if metrics.get("trained_on_test_images") else table
 
 
+def score_line(selection: Mapping[str, Any]) -> str:
+    """What the label-free score of a model is and how far it can be trusted, in a line.
+
+    selection: the model's label-free scores, as metrics.json has them.
+    """
+    if selection.get("score") is None:
+        return "label-free score: none (two models of half the features judge, and need 20 images per view)"
+    low, high = selection["score_low"], selection["score_high"]
+    return f"label-free score: {selection['score']:.2f} (95 % interval {low:.2f} to {high:.2f}, chance 0)"
+
+
 def aligned_table(head: list[str], body: list[list[str]]) -> str:
     """A Markdown table with columns of one width: two of words, the others of figures."""
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]

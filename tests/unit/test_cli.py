@@ -135,6 +135,8 @@ def test_no_command_shows_the_help(run):
         (["synth", "--output", "s3://b/w"], "'s3://b/w' is a URI, and this takes a folder of this machine"),
         (["evaluate", "--output", "x", "--bundle", "s3://b/w"], "'s3://b/w' is a URI, and this takes"),
         (["synth", "--output", "w", "--places", "many"], "'many' is not a valid integer"),
+        (["synth", "--output", "w", "--flight", "--views", "3"], "--views was given with --flight, where"),
+        (["synth", "--output", "w", "--photos", "9"], "--photos was given without --flight, where it means"),
         (["synth", "--output", "w", "--image-size", "8"], "8 is not in the range x>=32"),
         (["train", "--output", "x", "--config", "none.toml"], "--config none.toml: the file cannot be read"),
         (

@@ -92,3 +92,7 @@ def test_evaluate_direction_refuses_missing_labels():
     partial = Labels.from_places({"q0": "a", "q1": "b", "g0": "a"})
     with pytest.raises(InputError, match="2 of 3 images have no label"):
         evaluate_direction(direction, query, gallery, partial)
+
+
+def test_examples_are_the_best_references_of_evenly_spaced_queries():
+    found = directions(CATALOG, "drone", "satellite")[0] if "CATALOG" in globals() else None
