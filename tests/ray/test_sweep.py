@@ -124,7 +124,7 @@ def test_a_sweep_goes_on_after_its_driver_died(
     assert (tmp_path / "bundle/adapter.safetensors").stat().st_mtime_ns == bundle
     with pytest.raises(InputError, match=r"tune\.seed was 0, now 1"):
         sweep_stage(load_sweep(None, settings(places, "tune.seed=1")), tmp_path)
-    with pytest.raises(InputError, match=r"tune\.trials was 4, now None"):
+    with pytest.raises(InputError, match="was made by `cvgl-ray tune`"):
         train_stage(configured(places, "adapter.kind=attenuation"), tmp_path)
 
 
@@ -212,10 +212,8 @@ def test_a_trial_whose_process_dies_is_begun_again_and_bad_input_is_not(tmp_path
     blocker.join()
     assert [records[number].ended for number in range(3)] == ["complete", "complete", "failed"]
     assert "not finite" in records[2].reason
-    ends = Counter(
-        json.loads(line)["trial"] for line in (tmp_path / "trials.jsonl").open() if "ended" in line
-    )
-    assert ends == {0: 1, 1: 1, 2: 1}
+    lines = (tmp_path / "trials.jsonl").read_text().splitlines()
+    assert Counter(line["trial"] for line in map(json.loads, lines) if "ended" in line) == {0: 1, 1: 1, 2: 1}
 
 
 def kill_the_first_trial() -> None:
