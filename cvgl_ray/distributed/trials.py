@@ -119,13 +119,11 @@ class _Noted(tune.Callback):
         error = cloudpickle.loads(Path(path).read_bytes()) if path else None
         causes = list(chain(error)) if error else []
         if any(isinstance(cause, RayActorError) for cause in causes):
-            log.warning(
-                "the process of trial %03d died (%s)", trial.config["number"], _last_line(causes[-1:])
-            )
+            log.warning("the process of trial %03d died; it is begun again", trial.config["number"])
+            log.debug("%s", error)
             return
-        told = next(
-            (str(cause) for cause in causes if isinstance(cause, InputError)), _last_line(causes[-1:])
-        )
+        last = (str(causes[-1]) if causes else "").strip().splitlines() or ["unknown"]
+        told = next((str(cause) for cause in causes if isinstance(cause, InputError)), last[-1])
         self.journal.end(trial.config["number"], told)
 
 
@@ -162,7 +160,3 @@ def scheduler(sweep: Sweep, journal: Journal) -> FIFOScheduler:
     asha = Asha(sweep.tune, max(journal.rounds.values()))
     asha.recall(journal.records)
     return asha
-
-
-def _last_line(errors: list[BaseException]) -> str:
-    return ("\n".join(map(str, errors)).strip().splitlines() or ["unknown"])[-1]
