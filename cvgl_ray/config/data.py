@@ -13,7 +13,7 @@ class Dataset(Section):
     layout: Literal["auto", "university1652", "folders"] = "auto"
     """how the folders are read; auto: as two folders of images, or as University-1652, whichever is there"""
     root: str = ""
-    """local path, or a URI that pyarrow.fs opens"""
+    """local path, or a URI that pyarrow.fs opens; may be empty where features.table is given"""
     query_view: str = "drone"
     """names the folders of the images to be located"""
     reference_view: str = "satellite"

@@ -47,7 +47,8 @@ def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> d
     with shown("the evaluation's charts"):
         pictures = any(data.catalog.uris)  # a table of features has none
         sheets = {name: final_sheet(each) for name, each in retrieved.items() if pictures}
-        write_evaluation(str(output / "tensorboard"), report, config, sheets)
+        rounds = int(bundle.scores.get("rounds") or config.mstep.rounds)
+        write_evaluation(str(output / "tensorboard"), report, rounds, sheets)
     return report
 
 

@@ -59,14 +59,11 @@ def write_training(folder: str, sheets: Mapping[int, np.ndarray], projection: Pr
             )
 
 
-def write_evaluation(
-    folder: str, report: dict[str, Any], config: Config, sheets: dict[str, np.ndarray]
-) -> None:
+def write_evaluation(folder: str, report: dict[str, Any], rounds: int, sheets: dict[str, np.ndarray]) -> None:
     """Write the figures of each model and direction, as charts and as a table, and pictures of retrievals.
 
-    report: metrics.json's tree; sheets: by direction, [H, W, 3] uint8.
+    report: metrics.json's tree; rounds: of the model that was kept; sheets: by direction, [H, W, 3] uint8.
     """
-    rounds = int(report["selection"].get("rounds", config.mstep.rounds))  # those of the model that was kept
     with SummaryWriter(folder) as writer:
         for model, step in (("frozen", 0), ("adapted", rounds)):
             for direction, metrics in report[model].items():
