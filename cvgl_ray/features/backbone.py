@@ -1,7 +1,8 @@
 """A frozen timm model: prepared pictures in, one feature row per image out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -114,15 +115,18 @@ class FrozenBackbone:
             self.model.to(self.dtype)
 
     @torch.inference_mode()
-    def embed(self, images: np.ndarray, pretransform: Pretransform) -> np.ndarray:
+    def embed(
+        self, images: np.ndarray, pretransform: Pretransform, pool: ThreadPoolExecutor | None = None
+    ) -> np.ndarray:
         """Features of prepared pictures [B, crops, 3, H, W] uint8 -> [B, D] float32.
 
         The mean, over crops and orientations, of each variant's L2-normalised feature, L2-normalised again.
+        pool: takes the variants at a time; the result is the same to the bit.
         Raises InputError for features that are not finite: broken weights, or a precision of too small range.
         """
         size = len(images) if self.device.type != "cpu" else CPU_PIXELS // math.prod(images.shape[-2:])
         parts = torch.from_numpy(np.ascontiguousarray(images)).split(max(1, size))
-        features = torch.cat([self._mean_of_variants(part, pretransform) for part in parts]).numpy()
+        features = torch.cat([self._mean_of_variants(part, pretransform, pool) for part in parts]).numpy()
         if not np.isfinite(features).all():  # before they reach the store, where they would count as done
             raise InputError(
                 f"the backbone gives features that are not finite in {self.dtype}; check its weights, or set "
@@ -130,17 +134,25 @@ class FrozenBackbone:
             )
         return features
 
-    def _mean_of_variants(self, images: torch.Tensor, pretransform: Pretransform) -> torch.Tensor:
+    def _mean_of_variants(
+        self, images: torch.Tensor, pretransform: Pretransform, pool: ThreadPoolExecutor | None
+    ) -> torch.Tensor:
         """`embed` of images [b, crops, 3, H, W] uint8 that are taken at once: [b, D] float32 on the CPU."""
+        variants = self._variants(images, pretransform)
         total = torch.zeros((), device=self.device)
+        for vectors in pool.map(self._forward, variants) if pool else map(self._forward, variants):
+            total = total + vectors
+        return F.normalize(total, dim=-1).cpu()
+
+    def _variants(self, images: torch.Tensor, pretransform: Pretransform) -> Iterator[torch.Tensor]:
+        """The model's inputs [b, 3, H, W], crop by crop, each in all orientations."""
         for crop in range(images.shape[1]):
             batch = images[:, crop].to(self.device).float()
             batch = (batch / 255 - self._mean) / self._std
             for turned in orient(batch, pretransform):
-                turned = turned.to(self.dtype, memory_format=torch.channels_last)
-                total = total + self._forward(turned)
-        return F.normalize(total, dim=-1).cpu()
+                yield turned.to(self.dtype, memory_format=torch.channels_last)
 
+    @torch.inference_mode()  # which holds for one thread
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         vectors = []
         for layer in token_maps(self.model, batch, self.layers, self.facet):

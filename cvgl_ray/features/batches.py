@@ -6,9 +6,11 @@ was interrupted before, and neither do its features.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.errors import InputError
@@ -69,7 +71,12 @@ def decode_batch(batch: Batch, preparing: Preparing, pretransforms: Pretransform
     }
 
 
-def embed_batch(batch: Batch, backbone: FrozenBackbone, pretransforms: Pretransforms) -> Batch:
+def embed_batch(
+    batch: Batch,
+    backbone: FrozenBackbone,
+    pretransforms: Pretransforms,
+    pool: ThreadPoolExecutor | None = None,
+) -> Batch:
     """A decoded batch with `features` [n, D] float16 in place of its pixels, and `refused`.
 
     refused: why the backbone's features cannot be used, "" where they can. Raised here, it would reach the
@@ -79,7 +86,8 @@ def embed_batch(batch: Batch, backbone: FrozenBackbone, pretransforms: Pretransf
     batch |= {"features": np.zeros((0, 0), np.float16), "refused": ""}
     try:
         if len(pixels):
-            batch["features"] = backbone.embed(pixels, pretransforms[batch["view"]]).astype(np.float16)
+            features = backbone.embed(pixels, pretransforms[batch["view"]], pool)
+            batch["features"] = features.astype(np.float16)
     except InputError as error:
         batch["refused"] = str(error)
     return batch
@@ -88,8 +96,17 @@ def embed_batch(batch: Batch, backbone: FrozenBackbone, pretransforms: Pretransf
 def run_here(
     batches: Sequence[Batch], backbone: FrozenBackbone, pretransforms: Pretransforms
 ) -> Iterator[Batch]:
-    """The batches' features, in this process."""
-    backbone.fold()
-    for batch in batches:
-        decoded = decode_batch(batch, backbone.preparing, pretransforms)
-        yield embed_batch(decoded, backbone, pretransforms)
+    """The batches' features, in this process: to the bit those of an actor on one core.
+
+    Several threads within one operation would round in another order, so each thread takes a variant.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        backbone.fold()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for batch in batches:
+                decoded = decode_batch(batch, backbone.preparing, pretransforms)
+                yield embed_batch(decoded, backbone, pretransforms, pool)
+    finally:
+        torch.set_num_threads(threads)

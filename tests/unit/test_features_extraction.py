@@ -11,10 +11,13 @@ from backbones import ONCE, backbone, model, photo
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import load_config
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.batches import decode_batch, missing_batches, run_here
 from cvgl_ray.features.collecting import collect
 from cvgl_ray.features.extraction import extract, load_tables, rejected_images, warn_of_copies
+from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.store import FeatureStore
+from cvgl_ray.features.weights import build_model
 
 SMALL = load_config(
     None,
@@ -114,6 +117,23 @@ def test_a_broken_image_is_named_and_the_others_are_kept(images, tmp_path):
     np.testing.assert_allclose(table.features[1], alone[0], atol=1e-3)
     with pytest.raises(InputError, match=r"2 of 4 images are broken .*max_rejected = 0\.1; mend or remove"):
         rejected_images(catalog, digests, reasons, tmp_path / "rejected.parquet", 0.1)
+
+
+def test_threads_change_no_bit(images):
+    """In this process several, in an actor one: features must not tell where they were made."""
+    made = FrozenBackbone(build_model("test_efficientnet", pretrained=False), layers=(-2, "final"))
+    view = Pretransform(orientations=4, crops=(1.0, 0.7))
+    files = [str(images / name) for name in ("a.png", "b.png", "sub/c.png")]
+    batch = {"view": "drone", "digests": files, "uris": files, "image_ids": files}
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found += [row["features"] for row in run_here([batch], made, {"drone": view})]
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_decoder_needs_no_weights(images):
