@@ -13,6 +13,7 @@ from cvgl_ray.maps.frame import Window
 
 PEAKS = 8  # kept per photo and scale
 OVERLAP = 0.5  # share of a photo's cells that must lie on the map
+ROUNDING_M = 1e-4
 KERNELS = 96  # photos times headings that are convolved at a time: few use a CPU badly, many take memory
 
 
@@ -76,9 +77,10 @@ def _search(
     east = level.west + columns.double() * level.metres_per_cell
     best, heading = score.max(dim=1)
     if core is not None:
-        inside = ((north > core.south) & (north <= core.north))[:, None] & (
-            (east >= core.west) & (east < core.east)
-        )[None]
+        # Middles lie on corners of cells, and cores' edges too: rounding must not put one in two, or in none.
+        by_row = (north > core.south + ROUNDING_M) & (north <= core.north + ROUNDING_M)
+        by_column = (east >= core.west - ROUNDING_M) & (east < core.east - ROUNDING_M)
+        inside = by_row[:, None] & by_column[None]
     else:
         inside = torch.ones(best.shape[1:], dtype=torch.bool)
     return _peaks(best, heading, inside, east, north, scale, max(1, round(float(count.max()) ** 0.5 / 4)))
