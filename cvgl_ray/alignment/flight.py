@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from cvgl_ray.alignment import confidence
-from cvgl_ray.alignment.cell_adapter import CellAdapter, cells_of_map, cells_of_photo, taught, with_principal
+from cvgl_ray.alignment.photo_adapter import CellAdapter, cells_of_map, cells_of_photo, taught, with_principal
 from cvgl_ray.alignment.map_cells import MapCells
 from cvgl_ray.alignment.photo_search import PEAKS, Peaks, merged, search
 from cvgl_ray.alignment.scales import Scale

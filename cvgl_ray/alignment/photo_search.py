@@ -38,7 +38,7 @@ def search(
 ) -> Peaks:
     """The peaks of photos at one scale on one rectangle of a map's cells.
 
-    photos, level: prepared cells of this scale (see cell_adapter): unit length, zero where not valid.
+    photos, level: prepared cells of this scale (see photo_adapter): unit length, zero where not valid.
     core: only poses with the photo's middle in it count; so shards of a map that overlap by a photo's radius
     give together what the whole map gives. most: cells that a photo has at its largest scale; 0: at this one.
     """

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from cvgl_ray.alignment import cell_adapter, flight, map_cells, photo_search
+from cvgl_ray.alignment import photo_adapter, flight, map_cells, photo_search
 from cvgl_ray.alignment.plane import apply, fit, similarity
-from cvgl_ray.alignment.refine import refine
+from cvgl_ray.alignment.ground_fit import refine
 from cvgl_ray.alignment.scales import photo_sides, plan_scales, resolutions
 from cvgl_ray.alignment.turned import photo_cells
 from cvgl_ray.maps.frame import Window
@@ -86,13 +86,13 @@ def photos(ground: Ground) -> flight.Photos:
 
 
 @pytest.fixture(scope="module")
-def adapter(photos: flight.Photos, levels: flight.Levels) -> cell_adapter.CellAdapter:
+def adapter(photos: flight.Photos, levels: flight.Levels) -> photo_adapter.CellAdapter:
     samples = flight.cell_samples(photos, levels)
-    return cell_adapter.frozen_adapter({name: rows.mean(0) for name, rows in samples}, samples)
+    return photo_adapter.frozen_adapter({name: rows.mean(0) for name, rows in samples}, samples)
 
 
 def test_photos_are_found_and_the_one_from_elsewhere_is_not(
-    photos: flight.Photos, levels: flight.Levels, adapter: cell_adapter.CellAdapter
+    photos: flight.Photos, levels: flight.Levels, adapter: photo_adapter.CellAdapter
 ) -> None:
     found = flight.decide(flight.shard_peaks(photos, levels, SCALES, adapter), SCALES)
     for number, pose in enumerate(TRUE):
@@ -106,7 +106,7 @@ def test_photos_are_found_and_the_one_from_elsewhere_is_not(
 
 
 def test_shards_give_what_the_whole_map_gives(
-    photos: flight.Photos, ground: Ground, levels: flight.Levels, adapter: cell_adapter.CellAdapter
+    photos: flight.Photos, ground: Ground, levels: flight.Levels, adapter: photo_adapter.CellAdapter
 ) -> None:
     whole = flight.shard_peaks(photos, levels, SCALES, adapter)
     parts = []
@@ -149,6 +149,6 @@ def test_fit_recovers_a_homography_from_points_with_outliers() -> None:
 def test_teaching_weakens_what_differs_between_photo_and_map() -> None:
     generator = torch.Generator().manual_seed(0)
     differences = torch.randn(500, 8, generator=generator) * torch.tensor([5.0] + [0.1] * 7)
-    adapter = cell_adapter.CellAdapter({}, torch.eye(8), torch.eye(8))
-    taught = cell_adapter.taught(adapter, differences)
+    adapter = photo_adapter.CellAdapter({}, torch.eye(8), torch.eye(8))
+    taught = photo_adapter.taught(adapter, differences)
     assert taught.attenuation[0, 0] < 0.5 < 0.9 < taught.attenuation[1:, 1:].diagonal().min()

@@ -61,7 +61,7 @@ def refine(
 ) -> Refined:
     """The pose of a photo after some passes; rgb [H, W, 3] uint8, valid [H, W] bool.
 
-    native: metres per pixel of the map, beyond which nothing is gained. attenuation [C, C]: see cell_adapter.
+    native: metres per pixel of the map, beyond which nothing is gained. attenuation [C, C]: see photo_adapter.
     """
     found = Refined(pose, 0.0, 0.0, math.inf)
     for one in passes:
