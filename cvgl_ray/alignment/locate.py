@@ -17,7 +17,7 @@ from cvgl_ray.alignment.scales import Scale
 EIGHTY = 1.794  # standard deviations of one axis within which 80 % of the points of a plane lie
 # Share of a photo's side by which whole photos are off, whatever their parts agree on: roofs and trees lean
 # away from the point below each camera, and maps are registered to a metre or two (experiments/LOG.md).
-COMMON = 0.014
+COMMON = 0.017
 
 
 class Place(NamedTuple):
