@@ -37,39 +37,21 @@ def localization_metrics(
         right_m: within which a place counts as right for the AUROC.
 
     Returns:
-        "queries": photos with a true position; "found": those of them that were found; "median_m" over all"
-        " queries, a
-        photo not found counts as infinitely far (None where that makes the median infinite); "within":
-        metres -> percent of all queries; "SDM@1" and its "sdm_scale_per_m"; "without_truth": photos left out;
-        "elsewhere": {"photos", "found"} of photos that lie off the map (only if there are any);
-        "confidence": {"AUROC", "right_m"} of right places against all else, photos from elsewhere included"
-        " (None where
-        all are right or none is); "error_m": {"median", "covers"}, percent of the found that lie within it.
+        "queries": photos with a true position; "found": those of them that were found;
+        "median_m": over all queries, a photo not found counts as infinitely far (None: it is infinite);
+        "within": metres -> percent of all queries; "SDM@1" and its "sdm_scale_per_m";
+        "without_truth": photos left out; "elsewhere": {"photos", "found"} of those off the map, if any;
+        "confidence": {"AUROC", "right_m"}, right places against all else, photos from elsewhere included
+        (None where all are right or none is); "error_m": {"median", "covers"}, the percentage of the found
+        that lie within it.
 
     Raises:
         InputError: no photo has a true position.
     """
-    row = {image_id: number for number, image_id in enumerate(truth.image_ids)}
-    place = np.array([row.get(image_id, -1) for image_id in image_ids], np.int64)
-    known = np.flatnonzero(place >= 0)
-    true_latitude, true_longitude = truth.latitude[place[known]], truth.longitude[place[known]]
-    on_map = np.isfinite(true_latitude) & np.isfinite(true_longitude)
-    if not on_map.any():
-        raise InputError(
-            f"none of the {len(image_ids)} photos has a true position: the truth's image_id is the photo's"
-            " name, such as"
-            f" {image_ids[0] if len(image_ids) else 'DJI_0001.JPG'!r}"
-        )
-    queries, elsewhere = known[on_map], known[~on_map]
-    hit = np.asarray(found, bool)[queries]
-    distance = np.full(len(queries), np.inf)
-    distance[hit] = distance_m(
-        np.asarray(latitude)[queries][hit],
-        np.asarray(longitude)[queries][hit],
-        true_latitude[on_map][hit],
-        true_longitude[on_map][hit],
-    )
-    median = float(np.quantile(distance, 0.5, method="inverted_cdf"))
+    found = np.asarray(found, bool)
+    queries, elsewhere, distance = _distances(image_ids, latitude, longitude, found, truth)
+    hit = found[queries]
+    median = float(np.median(distance))
     metrics: dict[str, Any] = {
         "queries": len(queries),
         "found": int(hit.sum()),
@@ -77,13 +59,10 @@ def localization_metrics(
         "within": {str(limit): 100 * float(np.mean(distance <= limit)) for limit in WITHIN_M},
         "SDM@1": sdm(distance[:, None]),
         "sdm_scale_per_m": SDM_SCALE_PER_M,
-        "without_truth": len(image_ids) - len(known),
+        "without_truth": len(image_ids) - len(queries) - len(elsewhere),
     }
     if len(elsewhere):
-        metrics["elsewhere"] = {
-            "photos": len(elsewhere),
-            "found": int(np.asarray(found, bool)[elsewhere].sum()),
-        }
+        metrics["elsewhere"] = {"photos": len(elsewhere), "found": int(found[elsewhere].sum())}
     if confidence is not None:
         right = np.concatenate([distance <= right_m, np.zeros(len(elsewhere), bool)])
         judged = np.asarray(confidence)[np.concatenate([queries, elsewhere])]
@@ -124,3 +103,25 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float | None:
         return None
     ranks = rankdata(scores)
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _distances(
+    image_ids: Sequence[str], latitude: np.ndarray, longitude: np.ndarray, found: np.ndarray, truth: Truth
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the photos with a true position, rows of those off the map, errors in metres of the former."""
+    number = {image_id: row for row, image_id in enumerate(truth.image_ids)}
+    place = np.array([number.get(image_id, -1) for image_id in image_ids], np.int64)
+    known = np.flatnonzero(place >= 0)
+    true_latitude, true_longitude = truth.latitude[place[known]], truth.longitude[place[known]]
+    on_map = np.isfinite(true_latitude) & np.isfinite(true_longitude)
+    if not on_map.any():
+        raise InputError(
+            f"none of the {len(image_ids)} photos has a true position: the truth's image_id is the photo's"
+            f" name, such as {image_ids[0] if len(image_ids) else 'DJI_0001.JPG'!r}"
+        )
+    queries = known[on_map]
+    hit = found[queries]
+    place_found = np.asarray(latitude)[queries][hit], np.asarray(longitude)[queries][hit]
+    distance = np.full(len(queries), np.inf)
+    distance[hit] = distance_m(*place_found, true_latitude[on_map][hit], true_longitude[on_map][hit])
+    return queries, known[~on_map], distance

@@ -13,7 +13,11 @@ from cvgl_ray.maps.geomap import GeoMap
 from cvgl_ray.maps.metadata import PhotoInfo
 from cvgl_ray.storage.filesystem import read_bytes
 
-HEADER = ("image_id", "latitude", "longitude")
+COLUMNS = {  # and what other data sets call them, in any case
+    "image_id": ("image_id", "filename", "file", "image", "name"),
+    "latitude": ("latitude", "lat"),
+    "longitude": ("longitude", "lon", "long", "lng"),
+}
 
 
 class Truth(NamedTuple):
@@ -25,28 +29,33 @@ class Truth(NamedTuple):
 
 
 def read_truth(uri: str) -> Truth:
-    """The truth of a CSV file with the columns image_id, latitude and longitude; others are ignored.
+    """The truth of a CSV file with the columns image_id, latitude and longitude (or as in COLUMNS).
 
-    A row without coordinates says that the photo lies off the map. Photos without a row have no truth: that
-    is no error. Raises InputError for a file that cannot be read, a column that is missing, a number that is
-    none or out of range, and two rows of one photo.
+    Other columns are ignored. A row without coordinates says that the photo lies off the map. Photos without
+    a row have no truth, which is no error. Raises InputError for a file that cannot be read, a column that is
+    missing, a number that is none or out of range, and two rows of one photo.
     """
+    header = ",".join(COLUMNS)
     try:
         lines = list(csv.DictReader(io.StringIO(read_bytes(uri).decode("utf-8-sig")), skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"the truth {uri!r} cannot be read ({error}): give a UTF-8 CSV file with the header"
-            f" {','.join(HEADER)}"
+            f"the truth {uri!r} cannot be read ({error}): give a UTF-8 CSV file with the header {header}"
         ) from error
-    if not lines or any(name not in lines[0] for name in HEADER):
-        found = ",".join(str(name) for name in lines[0]) if lines else "no row"
-        raise InputError(f"the truth {uri!r} has {found}: give rows under the header {','.join(HEADER)}")
+    names = {str(name).strip().lower(): str(name) for name in (lines[0] if lines else ())}
+    columns = {
+        column: next((names[other] for other in others if other in names), "")
+        for column, others in COLUMNS.items()
+    }
+    if not all(columns.values()):
+        found = ",".join(names.values()) or "no row"
+        raise InputError(f"the truth {uri!r} has {found}: give rows under the header {header}")
     positions: dict[str, tuple[float, float]] = {}
     for number, line in enumerate(lines, start=2):
-        image_id = (line["image_id"] or "").strip()
+        image_id, *position = ((line[name] or "").strip() for name in columns.values())
         if image_id in positions:
             raise InputError(f"the truth {uri!r} has two rows for the photo {image_id!r}: keep one of them")
-        positions[image_id] = _position(line, f"the truth {uri!r}, line {number}")
+        positions[image_id] = _position(position, f"the truth {uri!r}, line {number}")
     latitude, longitude = np.array(list(positions.values()), np.float64).T
     return Truth(tuple(positions), latitude, longitude)
 
@@ -102,8 +111,7 @@ def _inside(latitude: np.ndarray, longitude: np.ndarray, geomap: GeoMap) -> np.n
     return geomap.covers(*geomap.frame.to_local(latitude, longitude))
 
 
-def _position(line: dict[str, str], where: str) -> tuple[float, float]:
-    texts = [(line[name] or "").strip() for name in ("latitude", "longitude")]
+def _position(texts: list[str], where: str) -> tuple[float, float]:
     if texts == ["", ""]:
         return math.nan, math.nan
     try:

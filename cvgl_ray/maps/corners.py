@@ -22,12 +22,7 @@ CORNERS = {
     "bottom_left": ("bl", "lb", "ll", "sw", "bottomleft", "lowerleft", "leftbottom"),
     "bottom_right": ("br", "rb", "lr", "se", "bottomright", "lowerright", "rightbottom"),
 }
-AT = {
-    "top_left": (0, 0),
-    "top_right": (1, 0),
-    "bottom_left": (0, 1),
-    "bottom_right": (1, 1),
-}  # (x, y) of the image
+AT = {"top_left": (0, 0), "top_right": (1, 0), "bottom_left": (0, 1), "bottom_right": (1, 1)}  # (x, y)
 NAMES = ("image_id", "imageid", "image", "filename", "file", "mapname", "map", "name", "tile")
 SLACK = 0.03  # of the image's diagonal: corners that lie further off a parallelogram are at fault
 
@@ -91,8 +86,7 @@ def place(name: str, size: tuple[int, int], corners: Corner, crs: str) -> Grid:
     if a * e - b * d >= 0 or (len(corners) == 2 and a <= 0):
         raise InputError(
             f"the corners of {name!r} show it mirrored or upside down: probably latitude and longitude, or"
-            " two corners,"
-            " are exchanged in the table"
+            " two corners, are exchanged in the table"
         )
     return Grid(width, height, crs, transform)
 

@@ -1,6 +1,7 @@
 """Raster files behind rasterio: open by path or URI, few at a time, and say in one sentence why not."""
 
 import atexit
+import io
 import threading
 import warnings
 from collections import OrderedDict
@@ -18,7 +19,10 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import is_uri, resolve
 
 CACHE_MB = 256  # of decoded blocks in each process; GDAL's own default is a twentieth of the memory
+READ_BYTES = 65_536  # from a store at once: GDAL asks for a few bytes here and there, each a request
 HANDLES = 32  # open files per thread
+ENDS = {(".jpg", ".jpeg"): b"\xff\xd9", (".png",): b"IEND"}  # how complete files end
+TAIL_BYTES = 65_536  # some programs append to a picture
 
 
 class FileStamp(NamedTuple):
@@ -107,13 +111,25 @@ def _opener(store: str) -> Callable[..., Any]:
     filesystem, _ = resolve(store)
 
     def open_file(path: str, mode: str = "rb") -> Any:
-        return filesystem.open_input_file(path)
+        return io.BufferedReader(filesystem.open_input_file(path), READ_BYTES)
 
     return open_file
 
 
+def check_complete(address: str) -> None:
+    """Raise InputError for a JPEG or PNG file without its end: GDAL would make up the rest of it."""
+    end = next((mark for suffixes, mark in ENDS.items() if address.lower().endswith(suffixes)), None)
+    if end is not None:
+        filesystem, path = resolve(address)
+        with filesystem.open_input_file(path) as file:
+            file.seek(max(0, file.size() - TAIL_BYTES))
+            if end not in file.read():
+                raise InputError(f"the map {address!r} is cut off: copy it again")
+
+
 def _reason(error: Exception) -> str:
-    return _first_line(error.__cause__ or error).split(", band", 1)[-1].strip()
+    text = _first_line(error.__cause__ or error).split(", band", 1)[-1]
+    return text.split(" (this error", 1)[0].strip()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """One map of many files: windows in true metres, whatever CRS, kind and size the files are of."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +34,7 @@ class GeoMap:
     """A georeferenced map. It holds no open files, so it can be sent to other processes."""
 
     frame: LocalFrame
-    sources: tuple[Source, ...]  # the finest first: of files that overlap, the finest is seen
+    sources: tuple[Source, ...]  # the finest first: where files overlap, the first of these is seen
     extents: tuple[Window, ...]  # of the sources, in the frame
     stretches: dict[tuple[str, int], Stretch]  # by type and number of bands; 8-bit files need none
     notes: tuple[str, ...]  # what was left out or assumed when the map was opened
@@ -47,7 +48,7 @@ class GeoMap:
     @cached_property
     def metres_per_pixel(self) -> float:
         """True metres per pixel of the finest source, at its middle."""
-        return self.sources[0].grid.metres_per_pixel(self.frame)
+        return min(source.grid.metres_per_pixel(self.frame) for source in self.sources)
 
     @cached_property
     def area_m2(self) -> float:
@@ -102,13 +103,14 @@ class GeoMap:
         """Windows that tile the map, each with a margin on all sides; those off every file are left out.
 
         Their cores lie on multiples of `side_m` from the frame's origin: a map that grows keeps its tiles.
+        They are listed row by row from the north-west, the order in which untiled files are quick to read.
         """
         steps = np.linspace(0, side_m, TILE_POINTS)
         holding = {self._tile_of(extent.centre, side_m) for extent in self.extents}
         bounds = self.bounds
         columns = range(int(bounds.west // side_m), int(bounds.east // side_m) + 1)
         tiles = []
-        for row in range(int(bounds.south // side_m), int(bounds.north // side_m) + 1):
+        for row in range(int(bounds.north // side_m), int(bounds.south // side_m) - 1, -1):
             for column in columns:
                 west, south = column * side_m, row * side_m
                 east, north = np.meshgrid(west + steps, south + steps)
@@ -164,7 +166,10 @@ def open_map(paths: str | Sequence[str], crs: str = "") -> GeoMap:
         )
     frame = frame_about(latitude[known], longitude[known])
     extents = [_extent(source, frame) for source in sources]
-    order = sorted(range(len(sources)), key=lambda i: sources[i].grid.metres_per_pixel(frame))
+    # Files that differ by some percent are alike: of those the first that was named is on top.
+    order = sorted(
+        range(len(sources)), key=lambda i: round(math.log(sources[i].grid.metres_per_pixel(frame)), 1)
+    )
     sources = [sources[index] for index in order]
     return GeoMap(frame, tuple(sources), tuple(extents[i] for i in order), _stretches(sources), notes)
 
@@ -187,7 +192,7 @@ def _extent(source: Source, frame: LocalFrame) -> Window:
 
 
 def _kind(source: Source) -> tuple[str, int]:
-    return source.dtype, len(source.bands) if hasattr(source, "bands") else 3
+    return source.dtype, len(source.bands)
 
 
 def _stretches(sources: Sequence[Source]) -> dict[tuple[str, int], Stretch]:

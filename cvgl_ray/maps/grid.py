@@ -1,6 +1,7 @@
 """Where the pixels of one raster lie on the Earth: by a transform or by ground control points."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from pyproj import CRS
@@ -22,9 +23,7 @@ class Grid:
     height: int
     crs: str  # WKT or such as "EPSG:32633"; of the transform, or of the ground control points
     transform: tuple[float, float, float, float, float, float] | None  # (column, row) -> (x, y), as Affine's
-    gcps: tuple[
-        tuple[float, float, float, float], ...
-    ] = ()  # (column, row, x, y) where there is no transform
+    gcps: tuple[tuple[float, float, float, float], ...] = ()  # (column, row, x, y); without a transform
 
     def to_pixel(
         self, frame: LocalFrame, east: np.ndarray, north: np.ndarray
@@ -32,6 +31,8 @@ class Grid:
         """(column, row) of points in the frame's metres; not finite where the raster's CRS ends."""
         x, y = transformer(frame.crs, self.crs).transform(east, north)
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        if _is_geographic(self.crs):
+            x = self._middle_x + (x - self._middle_x + 180) % 360 - 180  # on the raster's side of 180 degrees
         if self.transform is not None:
             a, b, c, d, e, f = tuple(~Affine(*self.transform))[:6]
             return a * x + b * y + c, d * x + e * y + f
@@ -42,6 +43,13 @@ class Grid:
                 row[known], column[known] = by_points.rowcol(x[known], y[known], op=_same)
         return column, row
 
+    @property
+    def _middle_x(self) -> float:
+        if self.transform is None:
+            return float(np.mean([x for _, _, x, _ in self.gcps]))
+        a, b, c, *_ = self.transform
+        return a * self.width / 2 + b * self.height / 2 + c
+
     def to_wgs84(self, column: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(latitude, longitude) in degrees of points in pixel coordinates; not finite where the CRS ends."""
         if self.transform is not None:
@@ -49,9 +57,8 @@ class Grid:
             x, y = a * column + b * row + c, d * column + e * row + f
         else:
             with GCPTransformer(_points(self.gcps)) as by_points:
-                flat = by_points.xy(
-                    row.ravel(), column.ravel(), offset="ul"
-                )  # "ul": half a pixel is not added
+                # Pixel coordinates as they are: rasterio's default adds half a pixel.
+                flat = by_points.xy(row.ravel(), column.ravel(), offset="ul")
             x, y = (np.asarray(part).reshape(row.shape) for part in flat)
         longitude, latitude = transformer(self.crs, "EPSG:4326").transform(x, y)
         return np.asarray(latitude), np.asarray(longitude)
@@ -78,7 +85,7 @@ class Grid:
 
 
 def check_crs(crs: str) -> str:
-    """The CRS as PROJ's WKT. Raises InputError if it is unknown or none of the Earth's."""
+    """The same CRS. Raises InputError if it is unknown or none of the Earth's surface."""
     try:
         known = CRS.from_user_input(crs)
         if not (known.is_geographic or known.is_projected or known.is_bound or known.is_compound):
@@ -95,6 +102,11 @@ def check_crs(crs: str) -> str:
 
 def _points(gcps: tuple[tuple[float, float, float, float], ...]) -> list[GroundControlPoint]:
     return [GroundControlPoint(row=row, col=column, x=x, y=y) for column, row, x, y in gcps]
+
+
+@lru_cache(maxsize=64)
+def _is_geographic(crs: str) -> bool:
+    return bool(CRS.from_user_input(crs).is_geographic)
 
 
 def _same(value: np.ndarray) -> np.ndarray:

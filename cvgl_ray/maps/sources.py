@@ -6,17 +6,16 @@ from pyarrow import fs
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.corners import Corner, place, read_corners
-from cvgl_ray.maps.files import FileStamp, dataset, stamp, stamp_of
+from cvgl_ray.maps.files import FileStamp, check_complete, dataset, stamp, stamp_of
 from cvgl_ray.maps.grid import check_crs
 from cvgl_ray.maps.raster import Raster, of_dataset, open_raster
-from cvgl_ray.maps.xyz import TileFolder, open_tiles
+from cvgl_ray.maps.xyz import TILE, TileFolder, open_tiles
 from cvgl_ray.storage.filesystem import join, resolve
 
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".mbtiles")
 FOUR_WAYS = (
     "give a GeoTIFF with a CRS and a transform or ground control points, a folder of XYZ tiles (z/x/y.png),"
-    " an image"
-    " with a world file and --crs, or a folder of images with a CSV of their corners' coordinates"
+    " an image with a world file and --crs, or a folder of images with a CSV of their corners' coordinates"
 )
 
 Source = Raster | TileFolder
@@ -56,9 +55,12 @@ def _open_folder(folder: str, crs: str) -> tuple[list[Source], tuple[str, ...]]:
             if corners is not None:
                 return _open_cornered(folder, name, corners, crs)
     tiles = open_tiles(folder, files, flipped=any(name == "tilemapresource.xml" for name, _ in files))
+    rasters = [name for name, _ in files if name.lower().endswith(RASTERS)]
     if tiles is not None:
-        return [tiles[0]], tiles[1]
-    addresses = [join(folder, name) for name, _ in files if name.lower().endswith(RASTERS)]
+        others = [name for name in rasters if not TILE.search(name)]
+        said = (f"{others[0]!r} and all else that is no tile is left out of {folder!r}",) if others else ()
+        return [tiles[0]], (*tiles[1], *said)
+    addresses = [join(folder, name) for name in rasters]
     sources: list[Source] = []
     bare: list[str] = []
     notes: list[str] = []
@@ -90,6 +92,7 @@ def _open_cornered(
         address = join(folder, name)
         try:
             known = stamp(address)
+            check_complete(address)
             with dataset(address, known) as source:
                 grid = place(name, (source.width, source.height), corner, crs)
                 sources.append(of_dataset(source, address, known, grid))

@@ -1,14 +1,16 @@
 """Frames of a video as photos, with what the drone's subtitles say of each; needs the extra `video`."""
 
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from cvgl_ray.catalog.images import is_image
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.metadata import PhotoInfo
 from cvgl_ray.maps.metadata_write import exif_bytes, xmp_bytes
-from cvgl_ray.maps.photos import Photo
+from cvgl_ray.maps.photos import Photo, list_photos, unique
 from cvgl_ray.maps.srt import SrtRecord, parse_srt, record_at
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv")
@@ -18,6 +20,20 @@ QUALITY = 95  # of JPEG
 def is_video(name: str) -> bool:
     """Whether a file's name is a video's."""
     return name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def list_with_frames(paths: Sequence[str], folder: Path, every_s: float) -> list[Photo]:
+    """As `photos.list_photos`, and of the videos among the files and in the folders a frame every `every_s`.
+
+    The frames are written to `folder`. Raises InputError as `list_photos` and `extract_frames`.
+    """
+    photos: list[Photo] = []
+    for path in paths:
+        inside = Path(path)
+        videos = [inside] if is_video(path) else sorted(p for p in inside.rglob("*") if is_video(p.name))
+        frames = [photo for video in videos for photo in extract_frames(video, folder, every_s)]
+        photos += frames if frames and not _holds_photos(inside) else [*frames, *list_photos(path)]
+    return unique(photos)
 
 
 def extract_frames(path: Path, folder: Path, every_s: float) -> list[Photo]:
@@ -71,6 +87,10 @@ def frame_info(records: list[SrtRecord], seconds: float) -> PhotoInfo:
         gimbal_roll_deg=record.gimbal_roll_deg,
         time=time,
     )
+
+
+def _holds_photos(path: Path) -> bool:
+    return any(is_image(file.name) for file in path.rglob("*"))
 
 
 def _frames(path: Path, every_s: float) -> Any:

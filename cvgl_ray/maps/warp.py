@@ -18,7 +18,7 @@ from cvgl_ray.maps.raster import Block
 from cvgl_ray.maps.sources import Source
 from cvgl_ray.maps.stretch import Stretch
 
-SMALLEST_PX = 32  # a damaged part is narrowed down to windows of this side
+SMALLEST_PX = 16  # a damaged part is narrowed down to windows of this side
 TOLERANCE_PX = 0.02  # by which GDAL may approximate the projection
 
 
@@ -53,6 +53,7 @@ def read_source(
         block = source.read_block(*box)
     except DamagedError as error:
         if max(height, width) <= SMALLEST_PX:
+            source.check()
             return nothing._replace(damaged=(str(error),))
         return _read_quarters(source, stretch, frame, window, metres_per_pixel)
     rgba = _prepared(block, stretch, source.bare)

@@ -32,6 +32,7 @@ class TileFolder:
     grid: Grid
     first: tuple[int, int]  # (x, y) of the tile at the grid's origin
     dtype: str = "uint8"
+    bands: tuple[int, ...] = (1, 2, 3)
     bare: bool = True
 
     @property
@@ -55,17 +56,17 @@ class TileFolder:
         for (x, y), (path, _) in _under(self.levels[zoom], left, top, left + w, top + h, side):
             try:
                 tile = _decode(read_bytes(join(self.address, path)), self.side, reduce)
-            except (
-                Exception
-            ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+            except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
                 damaged.append(f"{path} ({error})")
                 continue
             r0, c0 = y * side - top, x * side - left
             rows, columns = slice(max(0, r0), min(h, r0 + side)), slice(max(0, c0), min(w, c0 + side))
-            canvas[rows, columns] = tile[
-                rows.start - r0 : rows.stop - r0, columns.start - c0 : columns.stop - c0
-            ]
+            part = tile[rows.start - r0 : rows.stop - r0, columns.start - c0 : columns.stop - c0]
+            canvas[rows, columns] = part
         return Block(canvas[:, :, :3].transpose(2, 0, 1), canvas[:, :, 3] > 127, tuple(damaged))
+
+    def check(self) -> None:
+        """Nothing: tiles that cannot be read are named one by one."""
 
     def sample(self) -> np.ndarray:
         """Nothing: tiles have 8 bits and are not stretched."""

@@ -79,8 +79,10 @@ def test_a_truth_is_read_and_its_faults_are_said(tmp_path: Path) -> None:
     assert truth.image_ids == ("a.jpg", "b.jpg")
     assert (truth.latitude[0], truth.longitude[0]) == (47.5, 8.25)
     assert np.isnan([truth.latitude[1], truth.longitude[1]]).all()
+    path.write_text("num,Filename,date,Lat,Lon\n1,a.jpg,2023,47.5,8.25\n")
+    assert read_truth(str(path)).latitude.tolist() == [47.5]
     for text, sentence in {
-        "image_id,lat,lon\na,1,2\n": "header image_id,latitude,longitude",
+        "image_id,x,y\na,1,2\n": "has image_id,x,y: give rows under the header image_id,latitude,longitude",
         "": "no row",
         "image_id,latitude,longitude\na,1,2\na,1,2\n": "two rows for the photo 'a'",
         "image_id,latitude,longitude\na,north,2\n": r"line 2: .* are no latitude and longitude",

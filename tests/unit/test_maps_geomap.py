@@ -30,14 +30,18 @@ GEOREFERENCES = {
     "south up": ("EPSG:32633", Affine(0.5, 0, 396_000, 0, 0.5, 5_820_000)),
     "web mercator at 60 degrees": ("EPSG:3857", MERCATOR),
     "degrees": ("EPSG:4326", DEGREES),
+    "degrees beyond 180": ("EPSG:4326", Affine(4.6e-6, 0, 179.9994, 0, -4.5e-6, -17.5)),
     "swiss": ("EPSG:2056", SWISS),
     "feet": ("EPSG:2263", Affine(1.6, 0, 980_000, 0, -1.6, 200_000)),
     "antimeridian": ("EPSG:3832", Affine(0.5, 0, 3_339_500, 0, -0.5, 1_000_000)),
 }
 
 
-@pytest.mark.parametrize("gcps", [False, True], ids=["transform", "gcps"])
-@pytest.mark.parametrize("name", GEOREFERENCES)
+# GDAL does not wrap control points in degrees across 180; in a projection they are fine.
+CASES = [(name, gcps) for name in GEOREFERENCES for gcps in (False, True) if not (gcps and "180" in name)]
+
+
+@pytest.mark.parametrize(("name", "gcps"), CASES)
 def test_a_pixel_is_seen_where_pyproj_says_it_lies(tmp_path: Path, name: str, gcps: bool) -> None:
     crs, transform = GEOREFERENCES[name]
     options = {"gcps": gcps_of(transform)} if gcps else {}
@@ -51,6 +55,7 @@ def test_a_pixel_is_seen_where_pyproj_says_it_lies(tmp_path: Path, name: str, gc
     # and back: local -> WGS84 -> the file's CRS -> pixel
     latitude, longitude = geomap.frame.to_wgs84(*truth)
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(longitude, latitude)
+    x = x % 360 if "180" in name else x
     assert np.allclose(~transform @ (x, y), SPOT, atol=0.01)
 
 

@@ -94,6 +94,15 @@ def test_nuls_zero_positions_and_impossible_dates_are_no_facts() -> None:
     assert "no fix" in info.notes[0]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_photos_of_other_kinds_tell_their_exif(kind: str) -> None:
+    file = BytesIO()
+    Image.new("RGB", (80, 60)).save(file, kind, exif=exif_bytes(INFO))
+    info = read_info(file.getvalue())
+    assert (info.make, info.width_px, info.time) == ("DJI", 80, INFO.time)
+    assert info.latitude == pytest.approx(INFO.latitude, abs=3e-7)
+
+
 def test_the_orientation_exchanges_width_and_height() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -125,7 +134,7 @@ def test_photos_are_named_by_file_or_by_path_below_their_folder(tmp_path: Path) 
         list_photos(both)
     with pytest.raises(InputError, match=r"two photos are called 'a.jpg'"):
         list_photos([str(tmp_path), str(tmp_path / "a.jpg")])
-    for path, sentence in (("none.jpg", "there is no photo"), ("notes.txt", "is no .jpg")):
+    for path, sentence in (("none.jpg", "there is no photo"), ("notes.txt", "is no photo of a kind")):
         with pytest.raises(InputError, match=sentence):
             list_photos(str(tmp_path / path))
 

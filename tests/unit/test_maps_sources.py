@@ -12,6 +12,7 @@ from rasterio.transform import Affine
 from rasters import SIZE, local_of, seen_spot, spot_picture, truth_of, write
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.maps.files import close_all
 from cvgl_ray.maps.frame import LocalFrame, Window
 from cvgl_ray.maps.geomap import open_map
 from cvgl_ray.maps.xyz import HALF_EQUATOR_M
@@ -61,8 +62,10 @@ def test_the_highest_complete_zoom_is_read_and_holes_are_masked(tmp_path: Path) 
     (tmp_path / str(ZOOM) / str(X + 1) / f"{Y + 2}.png").unlink()
     broken = tmp_path / str(ZOOM) / str(X + 2) / f"{Y + 1}.png"
     broken.write_bytes(broken.read_bytes()[:300])
+    Image.new("RGB", (50, 40)).save(tmp_path / "preview.png")
     geomap = open_map(str(tmp_path))
-    assert geomap.notes == (f"zoom {ZOOM + 1} is left out: it lacks 14 of the 15 tiles of zoom {ZOOM}",)
+    assert geomap.notes[0] == f"zoom {ZOOM + 1} is left out: it lacks 14 of the 15 tiles of zoom {ZOOM}"
+    assert geomap.notes[1].startswith("'preview.png' and all else that is no tile is left out")
     pixels = geomap.read(geomap.bounds.grown(-5), geomap.metres_per_pixel)
     assert pixels.valid.mean() == pytest.approx(14 / 16, abs=0.02)
     assert len(pixels.damaged) == 1
@@ -224,6 +227,22 @@ def test_a_corrupt_part_is_named_and_left_out(tmp_path: Path) -> None:
     assert whole.damaged == ()
 
 
+def test_sixteen_bits_with_a_corrupt_part_and_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(2000, 9000, (3, 512, 512), dtype=np.uint16)
+    options = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+    path = write(tmp_path / "map.tif", noise, "EPSG:32633", UTM, **options)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    path.write_bytes(bytes(content))
+    geomap = open_map(str(path))  # its stretch is measured on what can be read
+    window = geomap.bounds.grown(-2)
+    assert 0.55 < geomap.read(window, 1.0).valid.mean() < 0.78  # one of four tiles, and what lies near it
+    path.unlink()
+    close_all()
+    with pytest.raises(InputError, match=r"cannot be opened|there is no map"):
+        geomap.read(window, 1.0)
+
+
 def test_a_raster_without_georeference_is_refused_with_the_four_ways(tmp_path: Path) -> None:
     Image.new("RGB", (50, 40)).save(tmp_path / "map.png")
     for address in (tmp_path / "map.png", tmp_path):
@@ -239,12 +258,15 @@ def test_a_raster_without_georeference_is_refused_with_the_four_ways(tmp_path: P
 def test_other_bad_maps_are_said_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.tif").write_text("no raster")
+    Image.fromarray(spot_picture().transpose(1, 2, 0)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-300])
     write(tmp_path / "plane.tif", spot_picture(), 'LOCAL_CS["plane",UNIT["metre",1]]', UTM)
     write(tmp_path / "far.tif", spot_picture(), "EPSG:4326", Affine(1e-3, 0, 13.0, 0, -1e-3, 152.5))
     for name, sentence in {
         "nothing.tif": "there is no map",
         "empty": "holds no raster",
         "text.tif": "cannot be opened",
+        "cut.png": "is cut off: copy it again",
         "plane.tif": "the CRS .* is unknown",
         "far.tif": "lie",
     }.items():

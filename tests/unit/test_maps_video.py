@@ -8,7 +8,7 @@ import pytest
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.srt import parse_srt, record_at
-from cvgl_ray.maps.video import extract_frames, is_video
+from cvgl_ray.maps.video import extract_frames, is_video, list_with_frames
 
 MODERN = """1
 00:00:00,000 --> 00:00:00,033
@@ -85,6 +85,12 @@ def test_frames_of_a_video_carry_their_subtitles(tmp_path: Path) -> None:
     (tmp_path / "clip.SRT").write_text(MODERN)
     photos = extract_frames(clip, tmp_path / "frames", 1.0)
     assert [photo.image_id for photo in photos] == [f"clip.mp4_t{second:06d}.000.jpg" for second in (0, 1, 2)]
+    (tmp_path / "still.jpg").write_bytes(Path(photos[0].uri).read_bytes())
+    names = [
+        photo.image_id
+        for photo in list_with_frames([str(tmp_path / "still.jpg"), str(clip)], tmp_path / "again", 2.0)
+    ]
+    assert names == [photos[0].image_id, photos[2].image_id, "still.jpg"]
     infos = [photo.info() for photo in photos]
     assert infos[0].latitude == pytest.approx(-38.074966, abs=3e-7)
     assert infos[1].relative_altitude_m == 41.8
