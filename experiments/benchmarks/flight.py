@@ -187,7 +187,7 @@ def fitted(data: Data, result: Adapted, forward: Forward) -> list[Place]:
                 STRIDE,
                 result.adapter.attenuation,
             )
-            for number in own
+            for number in own.tolist()
         ]
 
 
@@ -230,8 +230,8 @@ def main(map_path: str, photo_folder: Path, truth: Path, **options: Any) -> None
     error = errors([place.middle for place in places], data.ids[: len(places)], truth, data.geomap)
     sure = np.array([place.confidence for place in places])
     line("fitted", error, sure, np.ones(len(places), bool))
-    said, found = np.array([place.error_m for place in places]), sure >= FOUND
-    held = 100 * (error <= said)[found].mean()
+    said, kept = np.array([place.error_m for place in places]), sure >= FOUND
+    held = 100 * (error <= said)[kept].mean()
     print(f"error_m: median {np.median(said):.1f}; {held:.0f} % of the found lie within it")
     for i in error.argsort()[::-1][:6]:
         print(f"  {data.ids[i]}: {error[i]:.1f} m, error_m {said[i]:.1f}, confidence {sure[i]:.2f}")
