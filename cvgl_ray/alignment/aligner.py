@@ -6,19 +6,19 @@ prior of the poses and the cells' adapter.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 
 from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, view_centres
-from cvgl_ray.alignment.combine import combined, mutual
+from cvgl_ray.alignment.combine import mutual
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
 from cvgl_ray.em.attenuation import Attenuation
 from cvgl_ray.em.neighbourhood import csls
-from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.features.cells import Cells
+from cvgl_ray.features.views import QUERY, REFERENCE
 
 Score = Callable[[Cells, Sequence[Cells], PosePrior, np.ndarray | None], Found]
 
@@ -52,7 +52,7 @@ class Aligner:
         self.adapter = Attenuation(query.maps.shape[2], query.maps.shape[2], norm="view", centre=centre)
         self.prior = PosePrior.flat(query.maps.shape[1], len(self.references))
         self.found: Found | None = None  # [Nq, Nr]
-        self.rounds: list[dict[str, float]] = []
+        self.weights = np.ones(2) / 2  # of alignment and vector in the last round
 
     def embed(self) -> tuple[Cells, list[Cells]]:
         """Both views' cells as the adapter now embeds them."""
@@ -66,7 +66,9 @@ class Aligner:
         chosen = np.random.default_rng(seed).permutation(len(self.query))[: self.settings.sample]
         query, references = self.embed()
         among = None if proposed is None else proposed[chosen]
-        found = self.score(query.of(chosen), references, self.prior, among)
+        width = self.prior.width.copy()
+        width[1::2] = -np.inf  # every other width will do to begin with
+        found = self.score(query.of(chosen), references, replace(self.prior, width=width), among)
         rows, columns = _sure(found, self.settings.neighbours if among is None else 0)
         self._fit_prior(found, rows, columns)
 
@@ -113,5 +115,3 @@ def _sure(found: Found, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
 def _score(dtype: torch.dtype) -> Score:
     return lambda query, references, prior, candidates: score_pairs(query, references, prior, candidates, dtype=dtype)
 
-
-__all__ = ["Aligner", "Settings", "combined"]

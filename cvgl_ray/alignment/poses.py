@@ -138,8 +138,7 @@ def _elsewhere(
     steps = np.abs(found[0][:, None] - np.arange(headings))
     near_heading = np.minimum(steps, headings - steps) <= NEAR_STEPS
     for scores, bank in zip(maps, banks, strict=True):
-        side = bank.maps.shape[-1] - 2 * (bank.maps.shape[-1] - len(bank.offsets)) if False else scores.shape[-1]
-        cell = bank.offsets[1] - bank.offsets[0] if side > 1 else 1.0
+        cell = bank.offsets[1] - bank.offsets[0] if len(bank.offsets) > 1 else 1.0
         near = [np.abs(bank.offsets[None] - place[:, None]) <= NEAR_CELLS * cell + 1e-6 for place in places]
         near_width = np.abs(found[1] - bank.width) <= NEAR_STEPS
         same = (near_heading & near_width[:, None])[:, :, None, None] & near[0][:, None, :, None] & near[1][:, None, None, :]

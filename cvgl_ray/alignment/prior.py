@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 SMOOTH = np.array([0.25, 0.5, 0.25])  # over neighbouring headings and widths
-DOUBT = 0.1  # share of the pairs that may lie anywhere: wrong ones, and rare poses
+DOUBT = 0.1  # share of the pairs whose offset may be any
+UNSEEN = 0.5  # pairs that each heading and width is given beforehand, so that few pairs rule nothing out
 RARE = 0.02  # a heading or width of a smaller share is no longer tried
 NARROW = 0.03  # least spread of the offsets, in shares of the reference's side
 
@@ -20,8 +21,7 @@ class PosePrior:
     """Log-weights of headings [H] and widths [W], -inf for those left out, and where the middles lie.
 
     centre [2] and spread: mean (row, column) and standard deviation of the offsets, in shares of the
-    reference's side; infinite: anywhere. spreads [W]: of wrong pairs' scores, by which each width's are
-    divided... scale: what one unit of log-weight is worth in the score.
+    reference's side; infinite: anywhere. scale: what a unit of log-weight is worth in the score.
     """
 
     heading: np.ndarray
@@ -41,8 +41,8 @@ class PosePrior:
         if np.isfinite(self.spread):
             squares = [((offsets - middle) / self.spread) ** 2 for middle in self.centre]
             near = np.exp(-0.5 * (squares[0][:, None] + squares[1][None, :]))
-            where = np.log((1 - DOUBT) * near + DOUBT * near.mean())
-            where -= where.max()
+            anywhere = DOUBT * min(1.0, 2 * np.pi * self.spread**2)  # beside the normal distribution's peak
+            where = np.log((1 - DOUBT) * near + anywhere) - np.log(1 - DOUBT + anywhere)
         total = self.heading[headings][:, None, None] + self.width[width] + where
         return torch.from_numpy((self.scale * total).astype(np.float32))
 
@@ -65,11 +65,10 @@ def fit_prior(
 
 def _log_weights(counts: np.ndarray, *, circular: bool) -> np.ndarray:
     """Log of the smoothed share of each, relative to the largest; -inf below RARE."""
-    mode = "wrap" if circular else "edge"
-    counts = counts.astype(float)
-    if len(counts) > 2:
-        padded = np.pad(counts, 1, mode=mode) if circular else np.pad(counts, 1)
-        counts = np.convolve(padded, SMOOTH, mode="valid")
-    shares = (1 - DOUBT) * counts / max(counts.sum(), 1e-12) + DOUBT / len(counts)
+    if len(counts) < 3:
+        return np.zeros(len(counts))
+    padded = np.pad(counts.astype(float), 1, mode="wrap" if circular else "constant")
+    shares = np.convolve(padded, SMOOTH, mode="valid") + UNSEEN
+    shares /= shares.sum()
     with np.errstate(divide="ignore"):
-        return np.where((1 - DOUBT) * counts / max(counts.sum(), 1e-12) >= RARE, np.log(shares / shares.max()), -np.inf)
+        return np.where(shares >= RARE, np.log(shares / shares.max()), -np.inf)
