@@ -6,12 +6,12 @@ prior of the poses and the cells' adapter.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, view_centres
+from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, halved, view_centres
 from cvgl_ray.alignment.combine import mutual
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
@@ -25,13 +25,13 @@ Score = Callable[[Cells, Sequence[Cells], PosePrior, np.ndarray | None], Found]
 
 @dataclass(frozen=True)
 class Settings:
-    """sample: queries whose poses are looked for among all headings and widths; candidates: references a
-    query that are aligned, all where a view has no more than `all_below`; shrinkage: of the attenuation;
+    """sample: queries whose poses are looked for among all; candidates: references per query that are aligned by all their cells; all_below: a reference view of no
+    more is first searched by coarse cells, a larger one by the vectors alone; shrinkage: of the attenuation;
     cells: aligned cells that it is fitted to; neighbours: of CSLS."""
 
-    sample: int = 64
+    sample: int = 96
     candidates: int = 32
-    all_below: int = 512
+    all_below: int = 4096
     shrinkage: float = 0.5
     cells: int = 32_768
     neighbours: int = 10
@@ -44,67 +44,106 @@ class Aligner:
     query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised.
     """
 
-    def __init__(self, query: Cells, references: Sequence[Cells], settings: Settings | None = None, score: Score | None = None) -> None:
+    def __init__(
+        self,
+        query: Cells,
+        references: Sequence[Cells],
+        settings: Settings | None = None,
+        score: Score | None = None,
+    ) -> None:
         self.settings = settings or Settings()
         self.query, self.references = query, list(references)
         self.score = score or _score(self.settings.dtype)
-        centre = view_centres([query], self.references)
-        self.adapter = Attenuation(query.maps.shape[2], query.maps.shape[2], norm="view", centre=centre)
+        channels = query.maps.shape[2]
+        self.adapter = Attenuation(channels, channels, centre=view_centres([query], self.references))
         self.prior = PosePrior.flat(query.maps.shape[1], len(self.references))
-        self.found: Found | None = None  # [Nq, Nr]
-        self.weights = np.ones(2) / 2  # of alignment and vector in the last round
+        self.found: Found | None = None  # of the candidates [Nq, k]
+        self.candidates: np.ndarray | None = None
+        self.learned = False
+        self._scores: torch.Tensor | None = None  # of the last `align`, until something is learned
 
-    def embed(self) -> tuple[Cells, list[Cells]]:
-        """Both views' cells as the adapter now embeds them."""
+    def align(self, proposed: np.ndarray | None = None) -> torch.Tensor:
+        """Scores [Nq, Nr] by cells alone; the candidates' are exact, all others' are told by coarse cells.
+
+        proposed [Nq, k]: candidates from elsewhere, instead of coarse cells' own.
+        """
+        if self._scores is not None:
+            return self._scores
+        query, references = self._embedded()
+        rough, coarse = None, (halved(query), [halved(cells) for cells in references])
+        if not self.learned:
+            self._find_poses(*coarse, proposed)
+        if proposed is None:
+            rough = self.score(*coarse, self.prior, None)
+            order = csls(torch.from_numpy(rough.score), self.settings.neighbours)
+            proposed = order.topk(min(self.settings.candidates, order.shape[1]), dim=1).indices.numpy()
+        self.candidates = proposed
+        self.found = self.score(query, references, self.prior, proposed)
+        self._scores = torch.from_numpy(_filled(self.found.score, proposed, len(self.references[0]), rough))
+        return self._scores
+
+    def learn(self, queries: np.ndarray, references: np.ndarray) -> None:
+        """Fit prior and adapter to pairs [p] and their poses, as the last `align` found them.
+
+        Pairs that were no candidates are left out; without any all stays as it is.
+        """
+        assert self.found is not None
+        assert self.candidates is not None
+        at = self.candidates[queries] == references[:, None]
+        queries, references, place = queries[at.any(1)], references[at.any(1)], at.argmax(1)[at.any(1)]
+        if not len(queries):
+            return
+        self._fit_prior(self.found, queries, place)
+        poses = self.found.take((queries, place))
+        one, other = aligned_rows(
+            self.query, self.references, (queries, references), poses, self.settings.cells
+        )
+        differences = self.adapter.normalise(one, QUERY) - self.adapter.normalise(other, REFERENCE)
+        self.adapter.fit(differences, self.settings.shrinkage)
+        self.learned, self._scores = True, None
+
+    def _find_poses(self, query: Cells, references: Sequence[Cells], proposed: np.ndarray | None) -> None:
+        """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
+        chosen = np.random.default_rng(0).permutation(len(query))[: self.settings.sample]
+        found = self.score(
+            query.of(chosen), references, self.prior, None if proposed is None else proposed[chosen]
+        )
+        self._fit_prior(found, *_sure(found, self.settings.neighbours))
+
+    def _embedded(self) -> tuple[Cells, list[Cells]]:
         dtype = self.settings.dtype
         return adapted(self.query, self.adapter, QUERY, dtype), [
             adapted(cells, self.adapter, REFERENCE, dtype) for cells in self.references
         ]
 
-    def find_poses(self, proposed: np.ndarray | None = None, seed: int = 0) -> None:
-        """Fit the prior to a sample of the queries; proposed [Nq, k]: their candidates, all where None."""
-        chosen = np.random.default_rng(seed).permutation(len(self.query))[: self.settings.sample]
-        query, references = self.embed()
-        among = None if proposed is None else proposed[chosen]
-        width = self.prior.width.copy()
-        width[1::2] = -np.inf  # every other width will do to begin with
-        found = self.score(query.of(chosen), references, replace(self.prior, width=width), among)
-        rows, columns = _sure(found, self.settings.neighbours if among is None else 0)
-        self._fit_prior(found, rows, columns)
-
-    def align(self, proposed: np.ndarray | None = None) -> torch.Tensor:
-        """Scores [Nq, Nr] of all pairs, by cells alone; of pairs not proposed those of an earlier round."""
-        query, references = self.embed()
-        found = self.score(query, references, self.prior, proposed)
-        if proposed is None or self.found is None:
-            assert proposed is None
-            self.found = found
-        else:
-            rows = np.arange(len(proposed))[:, None]
-            for field in fields(found):
-                getattr(self.found, field.name)[rows, proposed] = getattr(found, field.name)
-        return torch.from_numpy(self.found.score)
-
-    def learn(self, queries: np.ndarray, references: np.ndarray) -> None:
-        """Fit prior and adapter to pairs [p] and their poses, as the last `align` found them."""
-        assert self.found is not None
-        self._fit_prior(self.found, queries, references)
-        poses = self.found.take((queries, references))
-        one, other = aligned_rows(self.query, self.references, (queries, references), poses, self.settings.cells)
-        differences = self.adapter.normalise(one, QUERY) - self.adapter.normalise(other, REFERENCE)
-        self.adapter.fit(differences, self.settings.shrinkage)
-
     def _fit_prior(self, found: Found, rows: np.ndarray, columns: np.ndarray) -> None:
         right = found.take((rows, columns))
-        scale = float(found.score.var() / max(right.score.mean() - found.score.mean(), 1e-6))
+        lead = max(float(right.score.mean() - found.score.mean()), 1e-6)
         shape = self.query.maps.shape[1], len(self.references)
-        self.prior = fit_prior(right.heading, right.width, right.row, right.column, shape, scale)
+        self.prior = fit_prior(
+            right.heading, right.width, right.row, right.column, shape, float(found.score.var()) / lead
+        )
+
+
+def _filled(scores: np.ndarray, candidates: np.ndarray, references: int, rough: Found | None) -> np.ndarray:
+    """Scores [Nq, k] of the candidates among those of all references [Nq, Nr].
+
+    Those of the others: the coarse ones brought to the same scale, by the candidates that have both; without
+    coarse ones each query's least.
+    """
+    if rough is None:
+        filled = np.repeat(scores.min(axis=1, keepdims=True), references, axis=1)
+    else:
+        both = np.take_along_axis(rough.score, candidates, axis=1)
+        slope, offset = np.polyfit(both.ravel(), scores.ravel(), 1)
+        filled = (slope * rough.score + offset).astype(np.float32)
+    np.put_along_axis(filled, candidates, scores, axis=1)
+    return filled
 
 
 def _sure(found: Found, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     """The half of the mutual pairs whose score leads the query's second best by most."""
-    scores = torch.from_numpy(found.score)
-    scores = csls(scores, neighbours) if neighbours else scores
+    scores = csls(torch.from_numpy(found.score), neighbours)
     rows, columns = mutual(scores)
     top = scores.topk(2, dim=1).values
     lead = (top[:, 0] - top[:, 1]).numpy()[rows]
@@ -113,5 +152,6 @@ def _sure(found: Found, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _score(dtype: torch.dtype) -> Score:
-    return lambda query, references, prior, candidates: score_pairs(query, references, prior, candidates, dtype=dtype)
-
+    return lambda query, references, prior, candidates: score_pairs(
+        query, references, prior, candidates, dtype=dtype
+    )

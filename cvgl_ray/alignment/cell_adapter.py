@@ -32,7 +32,9 @@ def view_centres(query: Sequence[Cells], reference: Sequence[Cells]) -> torch.Te
     return torch.stack([sample_cells(query).mean(0), sample_cells(reference).mean(0)])
 
 
-def projection(query: Sequence[Cells], reference: Sequence[Cells], channels: int = CHANNELS) -> torch.Tensor | None:
+def projection(
+    query: Sequence[Cells], reference: Sequence[Cells], channels: int = CHANNELS
+) -> torch.Tensor | None:
     """Principal directions [channels, C] of both views' cells, each about its own mean; None where C suffices."""
     if query[0].maps.shape[2] <= channels:
         return None
@@ -76,7 +78,9 @@ def aligned_rows(
         m = cells.maps.shape[-1]
         top, left = (round(float(x[number]) * m - (n - m) / 2) for x in (poses.row, poses.column))
         rows, columns = (slice(max(0, shift), min(m, shift + n)) for shift in (top, left))
-        own = tuple(slice(part.start - shift, part.stop - shift) for part, shift in ((rows, top), (columns, left)))
+        own = tuple(
+            slice(part.start - shift, part.stop - shift) for part, shift in ((rows, top), (columns, left))
+        )
         heading = poses.heading[number]
         first, second = query.of(slice(one, one + 1)), cells.of(slice(other, other + 1))
         both = first.masks[0, heading][own] & second.masks[0, 0][rows, columns]
@@ -85,3 +89,12 @@ def aligned_rows(
         sides[0].append(first.maps[0, heading][(slice(None), *own)].flatten(1)[:, where].T.float())
         sides[1].append(second.maps[0, 0][:, rows, columns].flatten(1)[:, where].T.float())
     return torch.cat(sides[0]), torch.cat(sides[1])
+
+
+def halved(cells: Cells) -> Cells:
+    """Unit cells of twice the size: each the mean of those below it, where at least half of them are valid."""
+    side = (cells.maps.shape[-1] + 1) // 2
+    n, v, c, h, w = cells.maps.shape
+    maps = F.adaptive_avg_pool2d(cells.maps.reshape(n * v, c, h, w).float(), side).view(n, v, c, side, side)
+    masks = F.adaptive_avg_pool2d(cells.masks.float(), side) >= 0.5
+    return Cells((F.normalize(maps, dim=2) * masks[:, :, None]).to(cells.maps.dtype), masks)

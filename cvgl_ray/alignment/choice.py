@@ -42,7 +42,9 @@ def choose(prior: PosePrior, ratios: np.ndarray) -> Choice:
     order = np.argsort(ratios)
     edges = np.cumsum(width[order])
     found = [float(ratios[order][np.searchsorted(edges, q)]) for q in QUANTILES]
-    query_crops, reference_crops = (_distinct([min(1.0, x) for x in xs]) for xs in ([1 / r for r in found], found))
+    query_crops, reference_crops = (
+        _distinct([min(1.0, x) for x in xs]) for xs in ([1 / r for r in found], found)
+    )
     heading = np.exp(prior.heading) / np.exp(prior.heading).sum()
     count = len(heading)
     around = heading + np.roll(heading, 1) + np.roll(heading, -1) if count > 2 else heading
@@ -51,7 +53,9 @@ def choose(prior: PosePrior, ratios: np.ndarray) -> Choice:
     first = best * 360 / count if settled else 0.0
     headings = (first, (first + 90) % 360) if settled else tuple(45.0 * n for n in range(8))
     said = f"{round(100 * float(around[best]))} % of the sure pairs share the heading {best * 360 / count:.0f} degrees"
-    evidence = f"{said}; the query's ground is {found[0]:.2f} to {found[-1]:.2f} times as wide as the reference's"
+    evidence = (
+        f"{said}; the query's ground is {found[0]:.2f} to {found[-1]:.2f} times as wide as the reference's"
+    )
     return Choice(query_crops, reference_crops, headings, (0.0, 90.0), evidence)
 
 

@@ -24,7 +24,9 @@ def combined(scores: Sequence[torch.Tensor], neighbours: int = 10) -> tuple[torc
         if len(queries) < MIN_PAIRS:
             break
         right = parts[:, queries, references]
-        weights = torch.linalg.solve(torch.cov(parts.flatten(1)), right.mean(1) - parts.mean((1, 2))).clamp(min=0)
+        weights = torch.linalg.solve(torch.cov(parts.flatten(1)), right.mean(1) - parts.mean((1, 2))).clamp(
+            min=0
+        )
         weights = weights / weights.sum()
     return torch.einsum("s,sqr->qr", weights, parts), weights.numpy()
 

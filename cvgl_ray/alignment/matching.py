@@ -47,32 +47,17 @@ def alignment_matcher(aligner: Aligner, estep: EStep, graphs: Graphs | None = No
 
 
 def together(aligner: Aligner, vectors: torch.Tensor, neighbours: int) -> torch.Tensor:
-    """Scores [Nq, Nr] of vectors (cosines) and cells together; aligns the pairs that are worth it.
+    """Scores [Nq, Nr] of vectors (cosines) and cells together.
 
-    The first time all pairs are aligned, or, of many, those that the vectors propose; later those that the
-    last round's alignment and these vectors find best together.
+    Few references are searched by coarse cells; of many the vectors propose those that are aligned.
     """
-    settings = aligner.settings
-    if aligner.found is None:
-        proposed = None
-        if max(vectors.shape) > settings.all_below:
-            proposed = proposals(vectors, settings.candidates)
-        aligner.find_poses(proposed)
-    else:
-        last = torch.from_numpy(aligner.found.score)
-        proposed = proposals(combined([last, vectors], neighbours)[0], settings.candidates)
-    scores, aligner.weights = combined([aligner.align(proposed), vectors], neighbours)
-    return scores
-
-
-def proposals(scores: torch.Tensor, count: int) -> np.ndarray:
-    """The best references of each query: [Nq, k] int64."""
-    ids: np.ndarray = scores.topk(min(count, scores.shape[1]), dim=1).indices.numpy()
-    return ids
+    settings, proposed = aligner.settings, None
+    if vectors.shape[1] > settings.all_below:
+        proposed = vectors.topk(settings.candidates, dim=1).indices.numpy()
+    return combined([aligner.align(proposed), vectors], neighbours)[0]
 
 
 def _found(scores: torch.Tensor, k: int, rows: np.ndarray, others: np.ndarray) -> Found:
     top = scores.topk(min(max(2, k), scores.shape[1]), dim=1)
     near = Nearest(top.indices.numpy(), top.values.numpy())
     return Found(near, cosines(rows, others, near.best()))
-

@@ -59,7 +59,11 @@ def score_pairs(
     candidates [Q, k] rows of the references, all of them where None. The prior leaves out headings and widths
     and adds to the score what a pose is worth before one looks (see PosePrior). dtype: of the products.
     """
-    banks = [_Bank.of(query, cells, width, prior, overlap, device) for width, cells in enumerate(references) if prior.width[width] > -np.inf]
+    banks = [
+        _Bank.of(query, cells, width, prior, overlap, device)
+        for width, cells in enumerate(references)
+        if prior.width[width] > -np.inf
+    ]
     headings = np.flatnonzero(prior.heading > -np.inf)
     rows = []
     with torch.inference_mode():
@@ -85,7 +89,15 @@ class _Bank:
     overlap: float
 
     @classmethod
-    def of(cls, query: Cells, cells: Cells, width: int, prior: PosePrior, overlap: float, device: torch.device | str) -> "_Bank":
+    def of(
+        cls,
+        query: Cells,
+        cells: Cells,
+        width: int,
+        prior: PosePrior,
+        overlap: float,
+        device: torch.device | str,
+    ) -> "_Bank":
         n, m = query.maps.shape[-1], cells.maps.shape[-1]
         pad = max(0, n - m) + int((1 - overlap) * min(n, m))
         masks = F.pad(cells.masks[:, :1].float().to(device), (pad,) * 4)
@@ -95,7 +107,12 @@ class _Bank:
         return cls(width, maps.contiguous(memory_format=torch.channels_last), masks, least, offsets, overlap)
 
     def scores(
-        self, kernel: torch.Tensor, mask: torch.Tensor, chosen: torch.Tensor | None, prior: PosePrior, headings: np.ndarray
+        self,
+        kernel: torch.Tensor,
+        mask: torch.Tensor,
+        chosen: torch.Tensor | None,
+        prior: PosePrior,
+        headings: np.ndarray,
     ) -> torch.Tensor:
         """Scores [k, H, o, o] of all poses of this width; -inf where too few cells lie on each other."""
         maps = self.maps if chosen is None else self.maps[chosen.to(self.maps.device)]
@@ -141,7 +158,11 @@ def _elsewhere(
         cell = bank.offsets[1] - bank.offsets[0] if len(bank.offsets) > 1 else 1.0
         near = [np.abs(bank.offsets[None] - place[:, None]) <= NEAR_CELLS * cell + 1e-6 for place in places]
         near_width = np.abs(found[1] - bank.width) <= NEAR_STEPS
-        same = (near_heading & near_width[:, None])[:, :, None, None] & near[0][:, None, :, None] & near[1][:, None, None, :]
+        same = (
+            (near_heading & near_width[:, None])[:, :, None, None]
+            & near[0][:, None, :, None]
+            & near[1][:, None, None, :]
+        )
         other = scores.masked_fill(torch.from_numpy(same).to(scores.device), -torch.inf)
         best = np.maximum(best, other.flatten(1).max(1).values.cpu().numpy())
     return best

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-SMOOTH = np.array([0.25, 0.5, 0.25])  # over neighbouring headings and widths
+SMOOTH = np.array([0.1, 0.8, 0.1])  # over neighbouring headings and widths
 DOUBT = 0.1  # share of the pairs whose offset may be any
 UNSEEN = 0.5  # pairs that each heading and width is given beforehand, so that few pairs rule nothing out
 RARE = 0.02  # a heading or width of a smaller share is no longer tried
@@ -48,7 +48,12 @@ class PosePrior:
 
 
 def fit_prior(
-    heading: np.ndarray, width: np.ndarray, row: np.ndarray, column: np.ndarray, shape: tuple[int, int], scale: float
+    heading: np.ndarray,
+    width: np.ndarray,
+    row: np.ndarray,
+    column: np.ndarray,
+    shape: tuple[int, int],
+    scale: float,
 ) -> PosePrior:
     """The prior of the poses of sure pairs, arrays [p]; shape: numbers of headings and widths.
 

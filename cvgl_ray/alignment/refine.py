@@ -49,7 +49,12 @@ def refine(
         first, second = query.of(slice(one, one + 1)), references[width].of(slice(other, other + 1))
         n, m = first.maps.shape[-1], second.maps.shape[-1]
         pose = np.array([0.0, 0.0, poses.row[number] * m, poses.column[number] * m])
-        sides = (first.maps[0, index].float(), first.masks[0, index], second.maps[0, :1].float(), second.masks[0, :1])
+        sides = (
+            first.maps[0, index].float(),
+            first.masks[0, index],
+            second.maps[0, :1].float(),
+            second.masks[0, :1],
+        )
         for halving in range(HALVINGS + 1):
             steps = np.array(STEPS) / 2**halving
             tried = pose + np.array(list(product((-1, 0, 1), repeat=4))) * steps

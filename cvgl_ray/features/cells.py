@@ -75,7 +75,11 @@ class CellBackbone:
 
     @torch.inference_mode()
     def cells(
-        self, images: torch.Tensor, side: int, headings: Sequence[float] = (0.0,), valid: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        side: int,
+        headings: Sequence[float] = (0.0,),
+        valid: torch.Tensor | None = None,
     ) -> Cells:
         """Cells of side x side of square pictures [N, 3, S, S] uint8, turned counter-clockwise by `headings`.
 
@@ -91,7 +95,9 @@ class CellBackbone:
                 turned = ((turn(part, heading) - self._mean) / self._std).to(self.dtype)
                 maps[start : start + step, number] = self._forward(turned).to("cpu", torch.float16)
         if not maps.isfinite().all():
-            raise InputError(f"the backbone gives cells that are not finite in {self.dtype}; check its weights")
+            raise InputError(
+                f"the backbone gives cells that are not finite in {self.dtype}; check its weights"
+            )
         pixels = torch.ones(1, 1, px, px) if valid is None else resized(valid[:, None].float(), px)
         masks = torch.stack([cell_mask(turn(pixels, heading, "zeros"), side) for heading in headings], dim=1)
         return Cells(maps, masks)

@@ -42,7 +42,9 @@ def naive(query, references, prior, overlap):
                                 for x in range(max(0, left), min(m, left + n)):
                                     if query.masks[q, h, y - top, x - left] and cells.masks[r, 0, y, x]:
                                         count += 1
-                                        total += float(query.maps[q, h, :, y - top, x - left] @ cells.maps[r, 0, :, y, x])
+                                        total += float(
+                                            query.maps[q, h, :, y - top, x - left] @ cells.maps[r, 0, :, y, x]
+                                        )
                             middle = [(shift + (n - m) / 2) / m for shift in (top, left)]
                             if count >= least and count:
                                 bonus = float(prior.bonus(w, np.array([h]), np.array(middle, float))[0, 0, 1])
@@ -55,7 +57,9 @@ def naive(query, references, prior, overlap):
 def test_the_search_is_the_naive_loop(whole):
     query = random_cells(2, 3, 4, 0, whole)
     references = [random_cells(2, 1, side, side, whole) for side in (5, 3)]
-    prior = fit_prior(np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.0]), np.array([0.0, 0.1]), (3, 2), 0.3)
+    prior = fit_prior(
+        np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.0]), np.array([0.0, 0.1]), (3, 2), 0.3
+    )
     expected = naive(query, references, prior, 0.6)
     found = score_pairs(query, references, prior, overlap=0.6)
     for (q, r), (score, *pose) in expected.items():
@@ -97,7 +101,13 @@ class World:
 
 @pytest.mark.parametrize(
     ("turned", "ratio", "row", "column"),
-    [(0, 1.0, 0.0, 0.0), (90, 1.4, 0.0, 0.1), (47, 1.25, -0.1, 0.05), (200, 0.8, 0.15, -0.1), (313, 1.8, 0.07, 0.11)],
+    [
+        (0, 1.0, 0.0, 0.0),
+        (90, 1.4, 0.0, 0.1),
+        (47, 1.25, -0.1, 0.05),
+        (200, 0.8, 0.15, -0.1),
+        (313, 1.8, 0.07, 0.11),
+    ],
 )
 def test_a_known_turn_scale_and_shift_are_found(turned, ratio, row, column):
     """Heading within 5 degrees, width within 10 %, position within half a cell, sub-cell after refining."""
@@ -106,7 +116,10 @@ def test_a_known_turn_scale_and_shift_are_found(turned, ratio, row, column):
     variants = torch.stack([world.cells(14, ratio, turned - heading, row, column) for heading in HEADINGS])
     query = Cells(variants[None], whole.expand(1, len(HEADINGS), 14, 14))
     references = [
-        Cells(torch.stack([world.cells(side, 1.0), World(99).cells(side, 1.0)])[:, None], torch.ones(1, 1, side, side) > 0)
+        Cells(
+            torch.stack([world.cells(side, 1.0), World(99).cells(side, 1.0)])[:, None],
+            torch.ones(1, 1, side, side) > 0,
+        )
         for side in SIDES
     ]
     found = score_pairs(query, references, PosePrior.flat(len(HEADINGS), len(SIDES)))
