@@ -25,9 +25,13 @@ Score = Callable[[Cells, Sequence[Cells], PosePrior, np.ndarray | None], Found]
 
 @dataclass(frozen=True)
 class Settings:
-    """sample: queries whose poses are looked for among all; candidates: references per query that are aligned by all their cells; all_below: a reference view of no
-    more is first searched by coarse cells, a larger one by the vectors alone; shrinkage: of the attenuation;
-    cells: aligned cells that it is fitted to; neighbours: of CSLS."""
+    """How pairs are searched and what is learned of them.
+
+    sample: queries whose poses are looked for among all headings and widths; candidates: references per query
+    that are aligned by all their cells; all_below: a reference view of no more rows is first searched by
+    coarse cells, a larger one by the vectors alone; shrinkage: of the attenuation; cells: aligned cells that
+    it is fitted to; neighbours: of CSLS; dtype: of the products of cells.
+    """
 
     sample: int = 96
     candidates: int = 32

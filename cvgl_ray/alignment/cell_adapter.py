@@ -35,7 +35,7 @@ def view_centres(query: Sequence[Cells], reference: Sequence[Cells]) -> torch.Te
 def projection(
     query: Sequence[Cells], reference: Sequence[Cells], channels: int = CHANNELS
 ) -> torch.Tensor | None:
-    """Principal directions [channels, C] of both views' cells, each about its own mean; None where C suffices."""
+    """Principal directions [channels, C] of both views' cells about their means; None where C suffices."""
     if query[0].maps.shape[2] <= channels:
         return None
     views = [sample_cells(view) for view in (query, reference)]
@@ -92,7 +92,7 @@ def aligned_rows(
 
 
 def halved(cells: Cells) -> Cells:
-    """Unit cells of twice the size: each the mean of those below it, where at least half of them are valid."""
+    """Unit cells of twice the size: each the mean of those below it, where half of them or more are valid."""
     side = (cells.maps.shape[-1] + 1) // 2
     n, v, c, h, w = cells.maps.shape
     maps = F.adaptive_avg_pool2d(cells.maps.reshape(n * v, c, h, w).float(), side).view(n, v, c, side, side)

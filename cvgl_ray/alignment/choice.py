@@ -52,7 +52,9 @@ def choose(prior: PosePrior, ratios: np.ndarray) -> Choice:
     settled = bool(around[best] >= SETTLED)
     first = best * 360 / count if settled else 0.0
     headings = (first, (first + 90) % 360) if settled else tuple(45.0 * n for n in range(8))
-    said = f"{round(100 * float(around[best]))} % of the sure pairs share the heading {best * 360 / count:.0f} degrees"
+    said = (
+        f"{100 * float(around[best]):.0f} % of the sure pairs lie at heading {best * 360 / count:.0f} degrees"
+    )
     evidence = (
         f"{said}; the query's ground is {found[0]:.2f} to {found[-1]:.2f} times as wide as the reference's"
     )

@@ -1,8 +1,8 @@
 """Two images' cells laid on each other: the score of a pair is that of its best pose.
 
-A pose says which heading the query was turned to, how wide its ground is beside the reference's, and where its
-middle lies. Headings are variants of the query; widths are variants of the reference, whose cells are larger
-or smaller so that both images' cells cover as much ground; positions are shifts by whole cells.
+A pose says which heading the query was turned to, how wide its ground is beside the reference's, and where
+its middle lies. Headings are variants of the query; widths are variants of the reference, whose cells are
+larger or smaller so that both images' cells cover as much ground; positions are shifts by whole cells.
 
 The score of a pose is the sum of the inner products of the cells on each other, divided by the root of their
 number: a mean of few cells is high by chance, and this one spreads alike however many there are.

@@ -1,7 +1,7 @@
-"""What a pose is worth before one looks: which headings, ground widths and offsets pairs of these views have.
+"""What a pose is worth before one looks: which headings, ground widths and offsets occur between the views.
 
-Nobody says how the views lie to each other. A few pairs that are sure tell: where all of them share a heading,
-a pose of another heading is evidence against a pair. Fitted anew in each round, from that round's pairs.
+Nobody says how the views lie to each other. A few pairs that are sure tell: where all of them share a
+heading, a pose of another heading is evidence against a pair. Fitted anew in each round, from its pairs.
 """
 
 from dataclasses import dataclass

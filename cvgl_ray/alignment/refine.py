@@ -1,7 +1,7 @@
-"""A found pose made finer than its grid: heading, ground width and position between the cells, without a forward.
+"""A found pose made finer than its grid, without a forward: heading, ground width and position.
 
-The reference's cells are read where the query's fall, turned, scaled and shifted a little; of all combinations
-of a step either way the best is taken, and the steps are halved.
+The reference's cells are read where the query's fall, turned, scaled and shifted a little; of all
+combinations of a step either way the best is taken, and the steps are halved.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def refine(
     poses: Found,
     headings: Sequence[float],
 ) -> FinePoses:
-    """Finer poses of pairs [p]. Cells as `poses.score_pairs` takes them; headings: degrees of the variants."""
+    """Finer poses of pairs [p]. Cells: as in `poses.score_pairs`; headings: degrees of the variants."""
     rows = []
     for number, (one, other) in enumerate(zip(*pairs, strict=True)):
         index, width = poses.heading[number], poses.width[number]

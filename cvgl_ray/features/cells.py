@@ -121,7 +121,7 @@ def cell_layer(model: nn.Module) -> int:
 
 
 def take_any_size(model: nn.Module) -> None:
-    """Let a vision transformer of timm take pictures of any multiple of its patch, as timm's own option does."""
+    """Let a vision transformer take pictures of any multiple of its patch, as timm's own option does."""
     if getattr(model, "dynamic_img_size", None) is False:
         from timm.layers import Format
 
@@ -140,7 +140,7 @@ def resized(images: torch.Tensor, px: int) -> torch.Tensor:
 
 
 def turn(images: torch.Tensor, degrees: float, beyond: str = "reflection") -> torch.Tensor:
-    """Square pictures [N, C, S, S] with their content turned counter-clockwise; beyond: their border's padding."""
+    """Square pictures [N, C, S, S], their content turned counter-clockwise; beyond: padding of the border."""
     if degrees % 90 == 0:
         return torch.rot90(images, int(degrees // 90) % 4, dims=(-2, -1))
     angle = torch.tensor(degrees).deg2rad()

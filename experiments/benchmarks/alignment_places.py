@@ -1,10 +1,10 @@
-"""Places whose views differ in heading, footprint or centre: frozen, adapted and aligned R@1, one configuration.
+"""Places whose views differ in heading, footprint or centre: frozen, adapted, aligned R@1, one configuration.
 
-    python experiments/benchmarks/alignment_places.py ROOT --checkpoint FILE [--backbone NAME] [--variant NAME]…
+    python experiments/benchmarks/alignment_places.py ROOT --checkpoint FILE [--backbone NAME] [--variant V]…
 
-ROOT holds a folder per variant, each with drone/ and satellite/ images and labels.csv (image_id,place_id), which
-the last lines alone read. Prints a row per variant: R@1 query->reference / reference->query of the frozen vectors,
-of the vectors that `em` adapts by themselves, and of vector and alignment together; what was found; the seconds.
+ROOT holds a folder per variant: drone/ and satellite/ images and labels.csv (image_id,place_id), which is
+read after everything else. Prints a row per variant: R@1 query->reference / reference->query of the frozen
+vectors, of those that `em` adapts by themselves, and of vector and alignment together; what was found; time.
 """
 
 import csv
@@ -78,8 +78,9 @@ def main(
             for scores in (torch.from_numpy(vectors[0] @ vectors[1].T), csls(adapted, 10), aligned)
         ]
         print(
-            f"{variant}: frozen {rows[0]}, adapted {rows[1]}, aligned {rows[2]}; {choice.evidence}; vectors' forwards "
-            f"{choice.forwards}; {extracted - started:.0f} s of cells, {time.process_time() - started:.0f} s of CPU in all",
+            f"{variant}: frozen {rows[0]}, adapted {rows[1]}, aligned {rows[2]}; {choice.evidence}; "
+            f"vectors' forwards {choice.forwards}; {extracted - started:.0f} s of CPU for cells, "
+            f"{time.process_time() - started:.0f} s in all",
             flush=True,
         )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fields import Field
 
 from cvgl_ray.alignment.poses import score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
@@ -80,25 +81,6 @@ def test_candidates_get_what_all_get():
     np.testing.assert_array_equal(some.width, np.take_along_axis(every.width, candidates, 1))
 
 
-class World:
-    """A smooth random field of 12 channels over the plane; a picture of it is a square, turned and moved."""
-
-    def __init__(self, seed):
-        generator = torch.Generator().manual_seed(seed)
-        self.waves = torch.randn(2, 12 * 16, generator=generator) * 9.0  # for a reference of side 1
-        self.phases = torch.rand(12 * 16, generator=generator) * 2 * math.pi
-
-    def cells(self, side, width, angle=0.0, row=0.0, column=0.0):
-        """Unit cells [12, side, side] of the square of this width about (row, column), whose top points `angle`
-        degrees counter-clockwise from up."""
-        steps = ((torch.arange(side) + 0.5) / side - 0.5) * width
-        y, x = torch.meshgrid(steps, steps, indexing="ij")
-        cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        ground = torch.stack([column + cos * x + sin * y, row - sin * x + cos * y], dim=-1)
-        values = (ground @ self.waves + self.phases).cos().view(side, side, 12, 16).sum(-1)
-        return F.normalize(values.permute(2, 0, 1), dim=0)
-
-
 @pytest.mark.parametrize(
     ("turned", "ratio", "row", "column"),
     [
@@ -111,13 +93,13 @@ class World:
 )
 def test_a_known_turn_scale_and_shift_are_found(turned, ratio, row, column):
     """Heading within 5 degrees, width within 10 %, position within half a cell, sub-cell after refining."""
-    world = World(turned)
+    world = Field(turned)
     whole = torch.ones(1, 1, 14, 14, dtype=torch.bool)
     variants = torch.stack([world.cells(14, ratio, turned - heading, row, column) for heading in HEADINGS])
     query = Cells(variants[None], whole.expand(1, len(HEADINGS), 14, 14))
     references = [
         Cells(
-            torch.stack([world.cells(side, 1.0), World(99).cells(side, 1.0)])[:, None],
+            torch.stack([world.cells(side, 1.0), Field(99).cells(side, 1.0)])[:, None],
             torch.ones(1, 1, side, side) > 0,
         )
         for side in SIDES
