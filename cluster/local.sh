@@ -52,6 +52,7 @@ running() {
 start() {
   local node=$1
   shift
+  : >"$folder/$node.log" # what an earlier cluster wrote there is no sign of this one
   nohup ray start --block --object-store-memory="$object_store" \
     --dashboard-agent-listen-port=0 "$@" >"$folder/$node.log" 2>&1 </dev/null &
   echo $! >"$folder/$node.pid"
@@ -70,10 +71,19 @@ await() {
   done
 }
 
+# Whether something listens on a port of the loopback. Ray itself starts without its dashboard where that is so.
+taken() {
+  (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
 up() {
-  local node
+  local node number
   for node in "${nodes[@]}"; do
     running "$node" && fail "the cluster of $folder is already running; stop it with cluster/local.sh down"
+  done
+  for number in "$port" $((port + 1)) "$dashboard_port"; do
+    taken "$number" && fail "port $number of this machine is taken; choose others by CVGL_RAY_PORT (and the one" \
+      "after it) and CVGL_RAY_DASHBOARD_PORT"
   done
   make_token
   set -m # a process group each: Ctrl-C in this terminal does not reach them

@@ -1,4 +1,4 @@
-"""What a run leaves: adapter and bank (safetensors), config.json, pseudo_labels.parquet, metrics.json.
+"""What a run leaves: arrays (safetensors), config.json, pseudo_labels.parquet, metrics.json.
 
 The folder appears whole or not at all, and loading it never executes anything. While one bundle replaces
 another, a moment passes in which the folder is missing and the earlier one lies beside it as `.<name>.old`:
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
@@ -24,8 +25,9 @@ from cvgl_ray.em.retrieval import Banks, Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.files import file_digest, sync
 
-FORMAT = 3
-BANKS = ("query", "reference")
+FORMAT = 4
+VIEWS = ("query", "reference")
+ARRAYS = ("adapter", "bank", "trained_on")  # each a .safetensors
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,20 @@ class Bundle:
     """An adapter and what it was trained with.
 
     banks: embeddings of training images of either view; recipes: by view, what its frozen features depend on;
-    scores: label-free scores of the last E-step.
+    scores: label-free scores of the round that was kept, "score" None where nobody judged;
+    trained_on: `row_digests` of the training features of either view, sorted.
     """
 
     adapter: ViewCentred
     banks: Banks
     config: Config
     recipes: dict[str, Any]
-    scores: dict[str, float]
+    scores: dict[str, float | None]
+    trained_on: tuple[np.ndarray, np.ndarray]
 
     def retriever(self, section: Retrieval) -> Retriever:
         """The model as the section says that retrieval compares."""
-        return Retriever(self.adapter, self.banks, section.scores, section.neighbours, section.transductive)
+        return Retriever(self.adapter, self.banks, section.scores, section.neighbours, section.bank)
 
 
 def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]]) -> None:
@@ -54,7 +58,8 @@ def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]
     """
     arrays = {
         "adapter": safetensors.torch.save(bundle.adapter.state_dict()),
-        "bank": safetensors.numpy.save(dict(zip(BANKS, bundle.banks, strict=True))),
+        "bank": safetensors.numpy.save(dict(zip(VIEWS, bundle.banks, strict=True))),
+        "trained_on": safetensors.numpy.save(dict(zip(VIEWS, bundle.trained_on, strict=True))),
     }
     description = {
         "format": FORMAT,
@@ -99,10 +104,11 @@ def load_bundle(folder: Path) -> Bundle:
         if description["format"] != FORMAT:
             raise ValueError(f"its format is {description['format']}, expected {FORMAT}")
         scores = json.loads((folder / "metrics.json").read_text())
-        weights, bank = (_whole(folder, name, description["digests"]) for name in ("adapter", "bank"))
+        weights, bank, trained = (_whole(folder, name, description["digests"]) for name in ARRAYS)
         state = safetensors.torch.load(weights)
-        arrays = safetensors.numpy.load(bank)
-        banks = arrays[BANKS[0]], arrays[BANKS[1]]
+        banks, trained_on = (
+            (arrays[VIEWS[0]], arrays[VIEWS[1]]) for arrays in map(safetensors.numpy.load, (bank, trained))
+        )
         config = Config.model_validate(description["config"])
         adapter = build_adapter(config, description["dimension"])
         adapter.load_state_dict(state)
@@ -114,7 +120,7 @@ def load_bundle(folder: Path) -> Bundle:
         missing = isinstance(error, KeyError)
         reason = f"config.json has no key {error}" if missing else " ".join(str(error).split())
         raise InputError(f"bundle {folder} cannot be read ({reason}); train again") from error
-    return Bundle(adapter.eval(), banks, config, recipes, scores)
+    return Bundle(adapter.eval(), banks, config, recipes, scores, trained_on)
 
 
 def _whole(folder: Path, name: str, digests: dict[str, str]) -> bytes:

@@ -1,10 +1,14 @@
-"""The one exception that means "the input is at fault", and what lies below an exception of Ray's."""
+"""The exceptions that end a run with one sentence, and what lies below an exception of Ray's."""
 
 from collections.abc import Iterator
 
 
 class InputError(ValueError):
     """Bad input from the user; the message is one sentence: what was found, what was expected, what to do."""
+
+
+class GaveUpError(RuntimeError):
+    """Something failed several times; the message is one sentence: what, how often, why, what to do."""
 
 
 def root_cause(error: BaseException) -> BaseException:

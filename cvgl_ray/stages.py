@@ -1,44 +1,50 @@
-"""The stages behind the commands: each goes from a configuration and a folder to files in that folder."""
+"""The stages behind the commands: each goes from a configuration and a folder to files in that folder.
 
-import json
-from dataclasses import dataclass
+output: of all of them, a folder or any URI that pyarrow.fs opens. What can be known to be wrong is found
+before anything is written, extracted or connected to.
+"""
+
+import logging
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cvgl_ray.bundle import Bundle, load_bundle, save_bundle
-from cvgl_ray.catalog import layouts
-from cvgl_ray.catalog.table import Catalog
-from cvgl_ray.config import Config
+from cvgl_ray.bundle import load_bundle, save_bundle
+from cvgl_ray.config import Config, load_config
+from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.evaluate import evaluate
-from cvgl_ray.distributed.extract import Extraction, extract
-from cvgl_ray.distributed.tensorboard import write_evaluation, write_training
-from cvgl_ray.distributed.train import train
-from cvgl_ray.errors import InputError
+from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, training_tables
+from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
+from cvgl_ray.distributed.resources import training_need
+from cvgl_ray.distributed.train import Trained, train
+from cvgl_ray.em.batches import check_batches
+from cvgl_ray.evaluation.protocols import directions
+from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_recipes
-from cvgl_ray.features.store import FeatureTable, read_table, select
-from cvgl_ray.reports.pictures import final_sheets, round_sheets
+from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.reports.pictures import round_sheets
 from cvgl_ray.reports.projector import project_pairs
-from cvgl_ray.storage import run_folder
-from cvgl_ray.storage.files import write_atomically, write_json
+from cvgl_ray.reports.shown import shown
+from cvgl_ray.reports.tensorboard import write_training
+from cvgl_ray.storage import run_folder, run_record
+from cvgl_ray.storage.files import file_digest
+from cvgl_ray.storage.filesystem import is_uri
 from cvgl_ray.storage.run_folder import RunFolder
+from cvgl_ray.synthetic import write_world
+from cvgl_ray.synthetic.untrained import UNTRAINED
 
-
-@dataclass(frozen=True)
-class Data:
-    """A data set's catalog and the features of its images by view."""
-
-    catalog: Catalog
-    extraction: Extraction
+log = logging.getLogger(__name__)
 
 
 def extract_stage(config: Config, output: Path | str, address: str = "") -> Data:
-    """Bring the features of all images of the data set up to date; name the broken ones.
-
-    output: of this and the other stages, a folder or any URI that pyarrow.fs opens.
-    """
+    """Bring the features of all images of the data set up to date; name the broken ones."""
     with run_folder.opened(output) as folder:
-        return _features(config, folder, address)
+        run_record.check_claim(folder.path, "extract", config)
+        catalog = scan(config)
+        run_record.claim(folder.path, "extract", config)
+        _fetch_features(config, folder)
+        return load_features(config, folder.path, address, catalog=catalog)
 
 
 def train_stage(config: Config, output: Path | str, address: str = "") -> dict[str, Any]:
@@ -47,116 +53,98 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
     A run that is already complete returns its metrics at once. Returns metrics.json's tree.
     """
     with run_folder.opened(output) as folder:
-        run_folder.claim(folder.path, config)
+        run_record.check_claim(folder.path, "train", config)
         complete = folder.path / ".complete"
         if complete.exists():
-            return finished(folder.path)
-        data = _features(config, folder, address)
+            return read_metrics(folder.path)
+        catalog = scan(config)
+        query_images = catalog.select(view=config.dataset.query_view, split="train")
+        reference_images = catalog.select(view=config.dataset.reference_view, split="train")
+        check_batches(len(query_images), len(reference_images), config.estep)
+        session.check_room(address, [training_need(config.run)])
+        run_record.claim(folder.path, "train", config)
+        _fetch_features(config, folder)
+        data = load_features(config, folder.path, address, catalog=catalog)
         query, reference = training_tables(data, config)
+        session.connect(address)
         trained = train(query, reference, config, data.extraction.recipes, folder)
         save_bundle(folder.path / "bundle", trained.bundle, trained.pairs)
-        uris = dict(zip(data.catalog.image_ids, data.catalog.uris, strict=True))
-        write_training(
-            str(folder.path / "tensorboard"),
-            round_sheets(trained.examples, uris),
-            project_pairs(trained.pairs, query, reference, trained.bundle.adapter, uris),
-        )
+        _show(trained, data, query, reference, folder.path / "tensorboard")
         report = write_metrics(config, data, trained.bundle, folder.path)
         complete.touch()
         return report
 
 
-def finished(output: Path) -> dict[str, Any]:
-    """metrics.json's tree of a complete run."""
-    try:
-        report: dict[str, Any] = json.loads((output / "metrics.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{output / 'metrics.json'} of a complete run cannot be read ({error}); remove "
-            f"{output / '.complete'} and start the same command again to have it written anew"
-        ) from error
-    return report
+def _show(
+    trained: Trained, data: Data, query: FeatureTable, reference: FeatureTable, tensorboard: Path
+) -> None:
+    """What each round retrieved and a sample of pseudo-pairs, for TensorBoard."""
+    uris = dict(zip(data.catalog.image_ids, data.catalog.uris, strict=True))
+    with shown("the training's pictures"):
+        sheets = round_sheets(trained.examples, uris) if any(data.catalog.uris) else {}
+        pairs = project_pairs(trained.pairs, query, reference, trained.bundle.adapter, uris)
+        write_training(str(tensorboard), sheets, pairs)
 
 
 def evaluate_stage(
-    config: Config, bundle_folder: Path | None, output: Path | str, address: str = ""
-) -> dict[str, Any]:
-    """Evaluate a bundle (None: the run's own) on the configured data set.
+    bundle_folder: Path | None,
+    output: Path | str,
+    *,
+    config_path: str | Path | None = None,
+    overrides: tuple[str, ...] = (),
+    address: str = "",
+) -> tuple[dict[str, Any], str]:
+    """Evaluate a bundle (None: the run's own) on the data set of its configuration or of what changes that.
 
-    Returns and writes metrics.json's tree.
+    In a folder that another command made, all of it goes to the folder "evaluation" below. Returns
+    metrics.json's tree and the folder, or URI, that holds it.
+    Raises InputError where a change is of what made the bundle.
     """
+    bundle_folder = bundle_folder or (None if is_uri(str(output)) else Path(output) / "bundle")
+    bundle = load_bundle(bundle_folder) if bundle_folder else None  # before a folder is made
     with run_folder.opened(output) as folder:
         bundle_folder = bundle_folder or folder.path / "bundle"
-        bundle = load_bundle(bundle_folder)
-        data = _features(config, folder, address)
-        check_recipes(bundle.recipes, data.extraction.recipes, bundle_folder)
-        return write_metrics(config, data, bundle, folder.path)
+        bundle = bundle or load_bundle(bundle_folder)
+        config = load_on_bundle(bundle.config, bundle_folder, config_path, overrides)
+        own = run_record.stage_of(folder.path) in ("", "evaluate")
+        results = folder.path if own else folder.path / "evaluation"
+        catalog = scan(config)
+        directions(catalog, config.dataset.query_view, config.dataset.reference_view)
+        results.mkdir(exist_ok=True)
+        run_record.claim(
+            results, "evaluate", config, {"bundle": file_digest((bundle_folder / "config.json").read_bytes())}
+        )
+        if load_labels(config, catalog) is None:
+            data = Data(catalog, Extraction())
+        else:
+            _fetch_features(config, folder)
+            data = load_features(
+                config,
+                results,
+                address,
+                catalog=catalog,
+                cache=folder.path / "features",
+                check=partial(check_recipes, bundle.recipes, bundle=bundle_folder),
+            )
+            session.connect(address)
+        report = write_metrics(config, data, bundle, results)
+    return report, str(output) if own else f"{output}/evaluation"
 
 
-def _features(config: Config, folder: RunFolder, address: str) -> Data:
-    """As `load_features`, with what an earlier run into the folder extracted."""
+def quickstart_stage(output: Path, seed: int = 0, address: str = "") -> dict[str, Any]:
+    """Render `output`/world, train on its places, evaluate on unseen ones; returns metrics.json's tree.
+
+    The whole job without a download, a few minutes on two cores.
+    """
+    world = output / "world"
+    log.info("rendering 80 places to train on and 40 unseen ones to test on, 3 drone images each")
+    processes = min(4, os.cpu_count() or 1)
+    write_world(world, places=80, test_places=40, views=3, image_size=128, seed=seed, processes=processes)
+    log.info("backbone: a vgg11 with random weights (seed 0), so that nothing needs to be downloaded")
+    return train_stage(load_config(None, (f"dataset.root={world}", *UNTRAINED)), output, address)
+
+
+def _fetch_features(config: Config, folder: RunFolder) -> None:
+    """Bring here what an earlier run into the folder extracted, where that is kept elsewhere."""
     if not (config.features.cache or config.features.table):
         folder.fetch("features")
-    return load_features(config, folder.path, address)
-
-
-def load_features(config: Config, output: Path, address: str) -> Data:
-    """The data set's catalog, written to `output`, and its features, extracted where the store lacks them."""
-    if not config.dataset.root:
-        raise InputError("dataset.root is not set; give the data set's folder with --set dataset.root=DIR")
-    dataset = config.dataset
-    catalog = layouts.scan(
-        dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
-    )
-    write_atomically(output / "catalog.parquet", lambda temporary: catalog.write(str(temporary)))
-    session.connect(address)
-    if config.features.table:
-        return Data(catalog, _foreign_features(config, catalog))
-    cache = Path(config.features.cache) if config.features.cache else output / "features"
-    return Data(catalog, extract(catalog, config, cache, output / "rejected.parquet"))
-
-
-def _foreign_features(config: Config, catalog: Catalog) -> Extraction:
-    """Features that somebody else extracted, matched to the catalog by image id."""
-    found = Extraction()
-    for view in (config.dataset.query_view, config.dataset.reference_view):
-        ids = catalog.select(view=view).image_ids
-        found.tables[view] = select(read_table(config.features.table, view), ids)
-        found.recipes[view] = {"source": "features.table", "dimension": found.tables[view].dimension}
-    return found
-
-
-def training_tables(data: Data, config: Config) -> tuple[FeatureTable, FeatureTable]:
-    """The query and the reference features to learn from."""
-    query, reference = (
-        select(data.extraction.tables[view], _trainable(data, view))
-        for view in (config.dataset.query_view, config.dataset.reference_view)
-    )
-    return query, reference
-
-
-def _trainable(data: Data, view: str) -> list[str]:
-    """Ids of a view's training images that have a feature."""
-    known = set(data.extraction.tables[view].image_ids)
-    images = [name for name in data.catalog.select(view=view, split="train").image_ids if name in known]
-    if not images:
-        raise InputError(
-            f"view {view!r} has no usable training image; training needs both views' train split"
-        )
-    return images
-
-
-def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
-    """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores."""
-    report: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": bundle.scores}
-    report["retrieval"] = config.retrieval.model_dump(mode="json")
-    dataset, tables = config.dataset, data.extraction.tables
-    labels = layouts.load_labels(dataset.layout, dataset.root, data.catalog)
-    sheets = {}
-    if labels is not None:
-        model = bundle.retriever(config.retrieval)
-        report |= evaluate(data.catalog, labels, tables, dataset, model)
-        sheets = final_sheets(data.catalog, labels, tables, dataset, model)
-    write_json(output / "metrics.json", report)
-    write_evaluation(str(output / "tensorboard"), report, config, sheets)
-    return report

@@ -30,7 +30,7 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
 from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.agreement import HalfModels
+from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.loop import start
 from cvgl_ray.em.retrieval import Retriever, training_banks
 from cvgl_ray.errors import InputError
@@ -141,7 +141,7 @@ def recalls(
     if labels is None:
         raise InputError(f"{dataset.root} has no labels, and the table's figures are recalls; give some")
     banks = training_banks(adapter.eval(), *trained_on)
-    model = Retriever(adapter, banks, section.scores, section.neighbours, section.transductive)
+    model = Retriever(adapter, banks, section.scores, section.neighbours, section.bank)
     found = [
         float(evaluate_direction(each, *direction_embeddings(each, tables, dataset, model), labels)["R@1"])
         for each in directions(catalog, dataset.query_view, dataset.reference_view)

@@ -8,13 +8,18 @@
 The image ids in both files are paths relative to `root`; rows of other images are ignored.
 """
 
+import logging
+
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from cvgl_ray.catalog.images import describe_left_out, formats, list_images
 from cvgl_ray.catalog.table import LABEL_SCHEMA, SCHEMA, Catalog, Labels, concat, repeated
 from cvgl_ray.errors import InputError
-from cvgl_ray.storage.filesystem import exists, join, list_images, resolve
+from cvgl_ray.storage.filesystem import exists, join, resolve
+
+log = logging.getLogger(__name__)
 
 
 def scan(root: str, query_view: str = "drone", reference_view: str = "satellite") -> Catalog:
@@ -50,11 +55,15 @@ def scan_images(root: str, view: str, split: str, prefix: str = "") -> Catalog:
 
 def list_view(folder: str, view: str, split: str, prefix: str) -> Catalog:
     """As `scan_images`, without coordinates: one folder of a larger layout."""
-    images = list_images(folder)
+    images, left_out = list_images(folder)
+    others = describe_left_out(left_out)
     if not images:
         raise InputError(
-            f"empty view {view!r}: {folder!r} holds no .jpg, .jpeg or .png file, put images there"
+            f"empty view {view!r}: {folder!r} holds no image ({', '.join(formats())}; found: "
+            f"{others or 'nothing'}), put images there"
         )
+    if left_out:
+        log.warning("view %r: %d images in %s; left out: %s", view, len(images), folder, others)
     return Catalog.from_rows(
         {"image_id": _prefixed(prefix, relative), "uri": uri, "view": view, "split": split}
         for relative, uri in images

@@ -8,9 +8,12 @@ import pyarrow.compute as pc
 from cvgl_ray.catalog import folders, university1652
 from cvgl_ray.catalog.table import Catalog, Labels, concat, repeated
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.filesystem import exists, join
 
 # Hidden folders are never listed, so no image of a data set has an id that begins like this one.
 DISTRACTORS = ".distractors"
+AUTO = "auto"
+UNIVERSITY = ("train", "test")  # the folders by which its layout is known
 
 
 class Layout(NamedTuple):
@@ -39,7 +42,12 @@ def scan(
     Their ids are ".distractors/<number of the folder>/<path within it>". Raises InputError for an unknown
     layout, for what the layout's own scan refuses, and for an image that is reached twice.
     """
-    catalog = _layout(layout).scan(root, query_view, reference_view)
+    if layout == AUTO and not any(exists(join(root, part)) for part in (*UNIVERSITY, query_view)):
+        raise InputError(
+            f"{root!r} holds neither the folders {query_view} and {reference_view} nor train and test: "
+            "give the data set's folder in dataset.root, its views in dataset.query_view and reference_view"
+        )
+    catalog = _layout(layout, root).scan(root, query_view, reference_view)
     extra = [
         folders.scan_images(folder, reference_view, "gallery", prefix=f"{DISTRACTORS}/{number}")
         for number, folder in enumerate(distractors)
@@ -60,7 +68,7 @@ def load_labels(layout: str, root: str, catalog: Catalog) -> Labels | None:
     trains, sweeps or selects. Raises InputError for an unknown layout and a faulty label file.
     """
     distractor = pc.starts_with(catalog.rows["image_id"], DISTRACTORS + "/")
-    known = _layout(layout).labels(root, Catalog(catalog.rows.filter(pc.invert(distractor))))
+    known = _layout(layout, root).labels(root, Catalog(catalog.rows.filter(pc.invert(distractor))))
     if known is None:
         return None
     places = dict(zip(known.rows["image_id"].to_pylist(), known.rows["place_id"].to_pylist(), strict=True))
@@ -68,7 +76,10 @@ def load_labels(layout: str, root: str, catalog: Catalog) -> Labels | None:
     return Labels.from_places(places | dict.fromkeys(nowhere, ""))
 
 
-def _layout(name: str) -> Layout:
+def _layout(name: str, root: str) -> Layout:
+    """The layout of that name; of "auto", University-1652's where one of its folders is there."""
+    if name == AUTO:
+        name = "university1652" if any(exists(join(root, part)) for part in UNIVERSITY) else "folders"
     if name not in LAYOUTS:
-        raise InputError(f"there is no layout {name!r}: give one of {', '.join(LAYOUTS)}")
+        raise InputError(f"there is no layout {name!r}: give one of {', '.join([AUTO, *LAYOUTS])}")
     return LAYOUTS[name]

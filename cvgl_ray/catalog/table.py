@@ -18,7 +18,7 @@ SPLITS = ("train", "query", "gallery")
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),  # path relative to the data set's root, '/'-separated, unique
-        ("uri", pa.string()),  # local absolute path, or any URI that pyarrow.fs opens
+        ("uri", pa.string()),  # local absolute path, or any URI that pyarrow.fs opens; "": there is no file
         ("view", pa.string()),  # a free name: "drone", "satellite", "street"
         ("split", pa.string()),  # one of SPLITS
         ("latitude", pa.float64()),  # degrees WGS84, -90 to 90, or null
@@ -159,7 +159,9 @@ def repeated(ids: pa.ChunkedArray) -> str | None:
 
 
 def _check_fields(rows: pa.Table) -> None:
-    for name in ("image_id", "uri", "view", "split"):
+    if rows["uri"].null_count:
+        raise InputError('a row of the catalog has no uri: give every image its file, or "" for none')
+    for name in ("image_id", "view", "split"):
         if rows[name].null_count or pc.any(pc.equal(rows[name], "")).as_py():
             raise InputError(f"a row of the catalog has no {name}: give every image its {name}")
     # An id is joined to folders and prefixes; one with '..' could point out of the data set.

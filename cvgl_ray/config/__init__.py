@@ -9,7 +9,7 @@ from cvgl_ray.config.data import Dataset, Features
 from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
 from cvgl_ray.config.reading import load_config, read_tree, validated
 from cvgl_ray.config.run import Retrieval, Run
-from cvgl_ray.config.section import Count, Fraction, NotNegative, Positive, Section, Seed
+from cvgl_ray.config.section import Count, CountOrZero, Fraction, NotNegative, Positive, Section, Seed
 from cvgl_ray.config.whole import Config
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Backbone",
     "Config",
     "Count",
+    "CountOrZero",
     "Dataset",
     "EStep",
     "Features",

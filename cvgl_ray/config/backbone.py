@@ -33,7 +33,7 @@ class Backbone(Section):
     name: str = "vit_base_patch14_dinov2.lvd142m"
     """any timm model"""
     checkpoint: str = ""
-    """local file of weights; empty: the hub's, or random ones where pretrained is false"""
+    """file of weights, or "package:NAME"; empty: the hub's, or random ones where pretrained is false"""
     pretrained: bool = True
     """take the weights from timm's hub"""
     seed: Seed = 0
@@ -71,7 +71,7 @@ class Backbone(Section):
 
 
 class Pretransform(Section):
-    """What is done to an image of a view before the backbone: one forward per crop, orientation and flip."""
+    """What is done to an image before the backbone: one forward per crop, orientation and flip."""
 
     projection: Literal["plane", "panorama", "polar"] = "plane"
     """a picture, a street panorama, or a satellite tile unrolled like one; the last two are strips"""
@@ -90,7 +90,7 @@ class Pretransform(Section):
 
 
 class QueryPretransform(Pretransform):
-    """As above; a drone's picture shows more ground than the satellite's tile, how much more is unknown."""
+    """The same; a drone's picture shows more ground than a satellite's tile, how much more is unknown."""
 
     crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.85, 0.7, 0.55)
     """central crops, as shares of the side, averaged"""

@@ -10,8 +10,8 @@ from cvgl_ray.config.section import Count, CountOrZero, Section
 class Dataset(Section):
     """Which images: a folder layout and its root."""
 
-    layout: Literal["university1652", "folders"] = "university1652"
-    """how the folders are read"""
+    layout: Literal["auto", "university1652", "folders"] = "auto"
+    """how the folders are read; auto: as two folders of images, or as University-1652, whichever is there"""
     root: str = ""
     """local path, or a URI that pyarrow.fs opens"""
     query_view: str = "drone"
@@ -32,7 +32,8 @@ class Features(Section):
     """How features are extracted and where they come from."""
 
     table: str = ""
-    """Parquet file or folder (image_id, view, feature) that replaces extraction"""
+    """Parquet file or folder (image_id, view, feature; where dataset.root is "", also split) that replaces
+    extraction"""
     cache: str = ""
     """folder of extracted features; empty: DIR/features"""
     batch_size: Count = 64
@@ -41,6 +42,8 @@ class Features(Section):
     """how many copies of the backbone work at a time; 0: one per GPU or CPU, as many as there are"""
     max_rejected: float = Field(default=0.05, ge=0.0, le=1.0)
     """share of broken images above which the run stops"""
+    verify: bool = False
+    """read every image again; else a file is known by its size and times, as long as they do not change"""
 
     @model_validator(mode="after")
     def _cache_is_a_folder(self) -> "Features":

@@ -1,28 +1,31 @@
-"""Reading the configuration: TOML, overrides `section.key=value`, and each fault named in one sentence."""
+"""Reading the configuration: TOML and overrides `section.key=value`, on the defaults or another base."""
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from cvgl_ray.config.faults import explain
 from cvgl_ray.config.whole import Config
 from cvgl_ray.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Config:
-    """Read a TOML file (none: the defaults) and apply `section.key=value` overrides, values in TOML syntax.
+def load_config(
+    path: str | Path | None = None, overrides: tuple[str, ...] = (), base: Config | None = None
+) -> Config:
+    """Read a TOML file (none: nothing but defaults) and apply `section.key=value` overrides, in TOML syntax.
 
     A value that is no TOML is taken as a string, so `dataset.root=/data` needs no quotes. The section [tune]
     of a sweep is left aside: what remains is the configuration that the sweep starts from.
+    base: what the file and the overrides change instead of the defaults, such as a bundle's configuration.
     Raises InputError naming the key, the value and what is allowed.
     """
     tree = read_tree(path, overrides)
     tree.pop("tune", None)
-    return validated(Config, tree)
+    return validated(Config, tree if base is None else _merged(base.model_dump(mode="json"), tree))
 
 
 def read_tree(path: str | Path | None, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -32,9 +35,11 @@ def read_tree(path: str | Path | None, overrides: tuple[str, ...] = ()) -> dict[
         try:
             tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"configuration {path} cannot be read ({error}); give a TOML file") from error
+            raise InputError(
+                f"--config {path}: the file cannot be read ({error}); give a TOML file"
+            ) from error
         except tomllib.TOMLDecodeError as error:
-            raise InputError(f"configuration {path} is not valid TOML: {error}") from error
+            raise InputError(f"--config {path}: the file is not valid TOML: {error}") from error
     for override in overrides:
         _apply(tree, override)
     return tree
@@ -45,7 +50,7 @@ def validated(model: type[Model], tree: Any, prefix: tuple[str, ...] = ()) -> Mo
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error, model, prefix)) from error
+        raise InputError(explain(error, model, prefix)) from error
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -55,7 +60,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override!r} is not of the form section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
+        if text.lstrip().startswith(("[", "{")):  # a shell takes the quotes of --set a.b=["c"] away
+            raise InputError(
+                f"--set {override!r} holds a list or table that is no TOML: put words in double quotes and "
+                """the whole in single ones, as in --set 'backbone.layers=[-2, "final"]'"""
+            ) from error
         value = text
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
@@ -64,25 +74,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[keys[-1]] = value
 
 
-def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> str:
-    """The first fault, in one sentence: key, value found, what is allowed."""
-    fault = error.errors()[0]
-    location = fault["loc"]
-    key = ".".join(str(part) for part in (*prefix, *location))
-    if fault["type"] == "extra_forbidden":
-        valid = ", ".join(_keys_at(model, location[:-1]))
-        return f"unknown key {key!r} in the configuration; valid keys here are: {valid}"
-    found = json.dumps(fault["input"], default=str)
-    where = f"configuration key {key!r}" if key else "configuration"
-    if fault["type"] == "model_type":
-        return f"{where} is {found}: it is a section; its keys are: {', '.join(_keys_at(model, location))}"
-    if fault["type"] == "value_error":
-        return f"{where}: {fault['ctx']['error']}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{where} is {found}: {message.replace('tuple', 'list')}"  # TOML knows lists
-
-
-def _keys_at(section: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    for part in location:
-        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return list(section.model_fields)
+def _merged(base: Any, changes: Any) -> Any:
+    """The tree `base` with the values of `changes` in place of its own."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return base | {key: _merged(base.get(key), value) for key, value in changes.items()}

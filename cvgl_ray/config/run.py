@@ -14,8 +14,8 @@ class Retrieval(Section):
     """csls corrects the cosine for hubs among the references"""
     neighbours: Count = 10
     """of CSLS's scale"""
-    transductive: bool = False
-    """CSLS by the queries asked, all at once, instead of by training images"""
+    bank: Literal["training", "queries"] = "training"
+    """where csls looks for hubs: in a sample of the training images, or in all queries asked at once"""
 
 
 class Run(Section):

@@ -1,15 +1,60 @@
-"""Evaluation over the cluster: one task a model and direction, features shared through the object store."""
+"""Evaluation over the cluster: one task per model and direction, features shared through the object store."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import ray
 
+from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog, Labels
-from cvgl_ray.config import Dataset
+from cvgl_ray.config import Config, Dataset
+from cvgl_ray.distributed.data import Data, load_labels
 from cvgl_ray.em.retrieval import Retriever
-from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
+from cvgl_ray.evaluation.embedded import direction_embeddings, queries_trained_on, with_features
 from cvgl_ray.evaluation.metrics import Metrics
-from cvgl_ray.evaluation.protocols import directions, evaluate_direction
+from cvgl_ray.evaluation.protocols import Retrieved, directions, evaluate_direction, examples
 from cvgl_ray.features.store import FeatureTable
 from cvgl_ray.progress import progress
+from cvgl_ray.reports.pictures import final_sheet
+from cvgl_ray.reports.shown import shown
+from cvgl_ray.reports.tensorboard import write_evaluation
+from cvgl_ray.storage.files import write_json
+
+METRICS = "metrics.json"
+
+
+def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
+    """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores."""
+    labels = load_labels(config, data.catalog)
+    report: dict[str, Any] = {
+        "frozen": {},
+        "adapted": {},
+        "labels_read": False,  # by training or selection, which take a catalog and tables: neither has any
+        "evaluated_with_labels": labels is not None,
+        "selection": bundle.scores,
+        "retrieval": config.retrieval.model_dump(mode="json"),
+    }
+    retrieved: dict[str, list[Retrieved]] = {}
+    if labels is not None:
+        dataset, tables = config.dataset, data.extraction.tables
+        model = bundle.retriever(config.retrieval)
+        figures, retrieved = evaluate(data.catalog, labels, tables, dataset, model)
+        directed = directions(with_features(data.catalog, tables), dataset.query_view, dataset.reference_view)
+        trained_on = queries_trained_on(directed, tables, bundle.trained_on, dataset)
+        report |= {**figures, "trained_on_test_images": trained_on}
+    write_json(output / METRICS, report)
+    with shown("the evaluation's charts"):
+        pictures = any(data.catalog.uris)  # a table of features has none
+        sheets = {name: final_sheet(each) for name, each in retrieved.items() if pictures}
+        write_evaluation(str(output / "tensorboard"), report, config, sheets)
+    return report
+
+
+def read_metrics(output: Path) -> dict[str, Any]:
+    """metrics.json's tree of a complete run."""
+    report: dict[str, Any] = json.loads((output / METRICS).read_text())
+    return report
 
 
 def evaluate(
@@ -18,12 +63,14 @@ def evaluate(
     tables: dict[str, FeatureTable],
     dataset: Dataset,
     model: Retriever,
-) -> dict[str, dict[str, Metrics]]:
-    """Figures of the frozen features and of the adapted model: {"frozen" | "adapted": {direction: ...}}.
+) -> tuple[dict[str, dict[str, Metrics]], dict[str, list[Retrieved]]]:
+    """Figures of the frozen features and of the adapted model, {"frozen" | "adapted": {direction: ...}}.
 
-    Images without a feature (rejected ones) take no part.
+    With them, by direction, a few of the adapted model's retrievals. Images without a feature (rejected ones)
+    take no part.
     """
-    return evaluate_models(catalog, labels, tables, dataset, {"frozen": None, "adapted": model})
+    found = _evaluated(catalog, labels, tables, dataset, {"frozen": None, "adapted": model})
+    return _figures(found), {direction: few for direction, (_, few) in found["adapted"].items()}
 
 
 def evaluate_models(
@@ -34,6 +81,26 @@ def evaluate_models(
     models: dict[str, Retriever | None],
 ) -> dict[str, dict[str, Metrics]]:
     """Figures of models (None: the frozen features) by their names: {name: {direction: ...}}."""
+    return _figures(_evaluated(catalog, labels, tables, dataset, models))
+
+
+_Found = dict[str, dict[str, tuple[Metrics, list[Retrieved]]]]  # by model and direction
+
+
+def _figures(found: _Found) -> dict[str, dict[str, Metrics]]:
+    return {
+        name: {direction: figures for direction, (figures, _) in by_direction.items()}
+        for name, by_direction in found.items()
+    }
+
+
+def _evaluated(
+    catalog: Catalog,
+    labels: Labels,
+    tables: dict[str, FeatureTable],
+    dataset: Dataset,
+    models: dict[str, Retriever | None],
+) -> _Found:
     usable = with_features(catalog, tables)
     shared = ray.put((usable, labels, tables, dataset))
     directed = directions(usable, dataset.query_view, dataset.reference_view)
@@ -43,18 +110,19 @@ def evaluate_models(
         for name, model in models.items()
         for number, direction in enumerate(directed)
     }
-    report: dict[str, dict[str, Metrics]] = {name: {} for name in models}
+    found: _Found = {name: {} for name in models}
     with progress("evaluating", len(pending), "rankings") as advance:
         for (name, direction_name), result in pending.items():
-            report[name][direction_name] = ray.get(result)
+            found[name][direction_name] = ray.get(result)
             advance(1)
-    return report
+    return found
 
 
 def _evaluate_one(
     shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset], model: Retriever | None, number: int
-) -> Metrics:
+) -> tuple[Metrics, list[Retrieved]]:
     catalog, labels, tables, dataset = shared
     direction = directions(catalog, dataset.query_view, dataset.reference_view)[number]
     query, gallery = direction_embeddings(direction, tables, dataset, model)
-    return evaluate_direction(direction, query, gallery, labels)
+    figures = evaluate_direction(direction, query, gallery, labels)
+    return figures, examples(direction, query, gallery, labels) if model else []

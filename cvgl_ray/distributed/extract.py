@@ -1,127 +1,108 @@
 """Bring the feature store up to date with a catalog: which images lack a row, which are broken.
 
-Batches are cut from the image digests in sorted order. A batch therefore never depends on folder names, on
-the number of workers or on what was interrupted before, and neither do its features.
+Ray is started only where there is work for it: a few images are extracted in this process.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
+from cvgl_ray.distributed import session
 from cvgl_ray.distributed.hashing import file_digests
 from cvgl_ray.distributed.pixel_pipeline import run_batches
-from cvgl_ray.errors import InputError
+from cvgl_ray.features.batches import Batch, Pretransforms, missing_batches, run_here
+from cvgl_ray.features.collecting import collect
+from cvgl_ray.features.extraction import Extraction as Extraction
+from cvgl_ray.features.extraction import load_tables, rejected_images, warn_of_copies
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
-from cvgl_ray.features.store import FeatureStore, FeatureTable
-from cvgl_ray.storage.files import write_atomically
+from cvgl_ray.features.store import FeatureStore
+from cvgl_ray.storage.known_files import KnownFiles, hash_files
 
 log = logging.getLogger(__name__)
 
-REJECTED = pa.schema([(name, pa.string()) for name in ("image_id", "uri", "view", "reason")])
+FEW_TO_EXTRACT = 32  # images that are done before Ray would have started
+FEW_TO_HASH = 512
+
+Check = Callable[[Mapping[str, dict[str, Any]]], None]
 
 
-@dataclass
-class Extraction:
-    """Features by view, and what it took: images extracted now, found in the store, and rejected."""
-
-    tables: dict[str, FeatureTable] = field(default_factory=dict)
-    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    extracted: int = 0
-    reused: int = 0
-    rejected: list[dict[str, str]] = field(default_factory=list)
-
-
-def extract(catalog: Catalog, config: Config, root: Path, rejected_path: Path) -> Extraction:
+def extract(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    rejected_path: Path,
+    address: str = "",
+    check: Check | None = None,
+) -> Extraction:
     """Bring the feature store below `root` up to date with the catalog and return the catalog's features.
 
+    address: of the Ray cluster, joined or started where it is needed. check: gets the recipes by view as soon
+    as they are known, before any image is read, and raises InputError where they are not the right ones.
     Broken images are left out and named in `rejected_path` (Parquet: image_id, uri, view, reason). Raises
-    InputError where their share exceeds features.max_rejected; what was extracted stays in the store.
+    InputError where their share exceeds features.max_rejected, or the backbone cannot be made or used; what
+    was extracted stays in the store.
     """
     backbone = build_backbone(config.backbone)
-    views: dict[str, Pretransform] = {config.dataset.query_view: config.pretransform.query}
-    views[config.dataset.reference_view] = config.pretransform.reference
+    sections: dict[str, Pretransform] = {
+        config.dataset.query_view: config.pretransform.query,
+        config.dataset.reference_view: config.pretransform.reference,
+    }
+    pretransforms = {view: pretransform_of(section) for view, section in sections.items()}
     result = Extraction()
-    stores = {}
-    for view, section in views.items():
-        result.recipes[view] = recipe(backbone, config.backbone, section)
-        stores[view] = FeatureStore(root, view, result.recipes[view])
-        stores[view].open()
-    digests = file_digests(catalog.uris)
-    batches = list(_missing_batches(catalog, digests, stores, config.features.batch_size))
-    result.extracted = sum(len(batch["digests"]) for batch in batches)
-    _announce(catalog, config, batches)
+    result.recipes = {view: recipe(backbone, config.backbone, section) for view, section in sections.items()}
+    if check is not None:
+        check(result.recipes)
+    stores = {view: FeatureStore(root, view, made) for view, made in result.recipes.items()}
+    if not any(store.digests() for store in stores.values()):
+        backbone.try_out()  # a size that it cannot take is told before the images are read
+    for store in stores.values():
+        store.open()
+    digests = _digests(catalog.uris, KnownFiles(root), config.features.verify, address)
+    warn_of_copies(catalog, digests)
+    batches = missing_batches(catalog, digests, stores, config.features.batch_size)
+    images = sum(len(batch["digests"]) for batch in batches)
+    _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
-    if batches:
-        reasons |= run_batches(batches, backbone, config, stores)
-    result.rejected = _rejected(catalog, digests, reasons)
-    result.extracted -= len({digest for digest in reasons if not digest.startswith("!")})
+    if images > FEW_TO_EXTRACT or (images and config.run.gpu):
+        session.connect(address)
+        actors = config.features.actors
+        made = run_batches(batches, backbone, pretransforms, gpu=config.run.gpu, actors=actors)
+        reasons |= collect(made, stores, images)
+    elif images:
+        reasons |= collect(run_here(batches, backbone, pretransforms), stores, images)
+    result.rejected = rejected_images(catalog, digests, reasons, rejected_path, config.features.max_rejected)
+    result.extracted = images - sum(not digest.startswith("!") for digest in reasons)
     result.reused = len(catalog) - result.extracted - len(result.rejected)
-    table = pa.Table.from_pylist(result.rejected, schema=REJECTED)
-    write_atomically(rejected_path, lambda temporary: pq.write_table(table, temporary))
-    if len(result.rejected) > config.features.max_rejected * len(catalog):
-        first = result.rejected[0]
-        raise InputError(
-            f"{len(result.rejected)} of {len(catalog)} images are broken (first: {first['uri']}: "
-            f"{first['reason']}), more than features.max_rejected = {config.features.max_rejected}; "
-            f"mend or remove those named in {rejected_path}"
-        )
-    for view, store in stores.items():
-        rows = [i for i, v in enumerate(catalog.rows["view"].to_pylist()) if v == view]
-        ids = catalog.image_ids
-        if rows:
-            result.tables[view] = store.load([ids[i] for i in rows], [digests[i] for i in rows])
+    result.tables = load_tables(catalog, digests, stores)
     return result
 
 
-def _missing_batches(
-    catalog: Catalog, digests: Sequence[str], stores: dict[str, FeatureStore], size: int
-) -> Iterator[dict[str, Any]]:
-    """Batches of images without a row, each of one view: {view, digests, uris, image_ids}."""
-    for view, store in stores.items():
-        done = store.digests()
-        first: dict[str, tuple[str, str]] = {}
-        rows = zip(catalog.rows["view"].to_pylist(), digests, catalog.uris, catalog.image_ids, strict=True)
-        for image_view, digest, uri, image_id in rows:
-            if image_view == view and not digest.startswith("!"):
-                first.setdefault(digest, (uri, image_id))
-        ordered = sorted(first)
-        for start in range(0, len(ordered), size):
-            missing = [digest for digest in ordered[start : start + size] if digest not in done]
-            if missing:
-                uris, ids = zip(*(first[digest] for digest in missing), strict=True)
-                yield {"view": view, "digests": missing, "uris": list(uris), "image_ids": list(ids)}
+def _digests(uris: Sequence[str], known: KnownFiles, verify: bool, address: str) -> list[str]:
+    """A digest of each file, read only where it is not known or `verify` is set; "!" and why not."""
+    found = known.digests(uris)
+    unknown = [uri for uri, digest in zip(uris, found, strict=True) if verify or digest is None]
+    if not unknown:
+        return [digest or "" for digest in found]
+    if len(unknown) > FEW_TO_HASH:
+        session.connect(address)
+        hashed = file_digests(unknown)
+    else:
+        hashed = hash_files(unknown)
+    known.learn(unknown, hashed)
+    by_uri = dict(zip(unknown, hashed, strict=True))
+    return [by_uri.get(uri) or digest or "" for uri, digest in zip(uris, found, strict=True)]
 
 
-def _announce(catalog: Catalog, config: Config, batches: list[dict[str, Any]]) -> None:
+def _announce(images: int, batches: Sequence[Batch], pretransforms: Pretransforms) -> None:
     """Say what the extraction will cost before it starts."""
-    costs = {
-        config.dataset.query_view: pretransform_of(config.pretransform.query).forwards,
-        config.dataset.reference_view: pretransform_of(config.pretransform.reference).forwards,
-    }
-    images = sum(len(batch["digests"]) for batch in batches)
-    forwards = sum(len(batch["digests"]) * costs[batch["view"]] for batch in batches)
-    each = ", ".join(f"{view} {cost}" for view, cost in costs.items())
+    costs = {view: pretransform.forwards for view, pretransform in pretransforms.items()}
     log.info(
-        "features: %d of %d images to extract, %d forwards (an image: %s)",
+        "features: %d of %d images to extract, %d forwards (per image: %s)",
+        sum(len(batch["digests"]) for batch in batches),
         images,
-        len(catalog),
-        forwards,
-        each,
+        sum(len(batch["digests"]) * costs[batch["view"]] for batch in batches),
+        ", ".join(f"{view} {cost}" for view, cost in costs.items()),
     )
-
-
-def _rejected(catalog: Catalog, digests: Sequence[str], reasons: dict[str, str]) -> list[dict[str, str]]:
-    """One record per image that has no feature."""
-    views = catalog.rows["view"].to_pylist()
-    return [
-        {"image_id": image_id, "uri": uri, "view": view, "reason": reasons[digest] or digest[1:]}
-        for image_id, uri, view, digest in zip(catalog.image_ids, catalog.uris, views, digests, strict=True)
-        if digest in reasons
-    ]

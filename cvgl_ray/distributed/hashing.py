@@ -5,16 +5,15 @@ from collections.abc import Sequence
 import ray
 
 from cvgl_ray.progress import progress
-from cvgl_ray.storage.files import file_digest
-from cvgl_ray.storage.filesystem import read_bytes
+from cvgl_ray.storage.known_files import hash_files
 
-FILES_A_TASK = 512
+FILES_PER_TASK = 512
 
 
 def file_digests(uris: Sequence[str]) -> list[str]:
     """A digest of each file's bytes; of a file that cannot be read, "!" and the reason."""
-    hashing = ray.remote(num_cpus=1)(_hash_files)
-    parts = [uris[start : start + FILES_A_TASK] for start in range(0, len(uris), FILES_A_TASK)]
+    hashing = ray.remote(num_cpus=1)(hash_files)
+    parts = [uris[start : start + FILES_PER_TASK] for start in range(0, len(uris), FILES_PER_TASK)]
     tasks = [hashing.remote(part) for part in parts]
     found: list[str] = []
     with progress("hashing", len(uris), "images") as advance:
@@ -22,14 +21,4 @@ def file_digests(uris: Sequence[str]) -> list[str]:
             digests = ray.get(task)
             found += digests
             advance(len(digests))
-    return found
-
-
-def _hash_files(uris: Sequence[str]) -> list[str]:
-    found = []
-    for uri in uris:
-        try:
-            found.append(file_digest(read_bytes(uri)))
-        except OSError as error:
-            found.append(f"!the file cannot be read ({error})")
     return found

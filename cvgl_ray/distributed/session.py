@@ -1,4 +1,4 @@
-"""Connecting to Ray, and what a run may use of the machine."""
+"""Connecting to Ray."""
 
 import logging
 import os
@@ -6,12 +6,17 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
 
+from cvgl_ray import logs
+from cvgl_ray.distributed.address import LOCAL, cluster_address
+from cvgl_ray.distributed.resources import Need, alive_nodes, check_needs, check_needs_here, in_words
 from cvgl_ray.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # What Ray is told before it starts, unless the user says otherwise.
 _ENVIRONMENT = {
@@ -24,35 +29,61 @@ _ENVIRONMENT = {
 }
 
 
+# Of workers and actors whose log the driver shows, wherever they run.
+_TALKING = {"env_vars": {logs.VERBOSE: "1"}, "worker_process_setup_hook": "cvgl_ray.logs.set_up"}
+
+
 def connect(address: str = "", *, dashboard: bool = False) -> None:
     """Join the cluster at `address`, else the one this process was submitted to, else start one here.
 
-    A process that is already connected keeps its connection. dashboard: of a cluster that is started here; it
-    costs seconds of CPU, and Ray Train asks it what a training that was killed had reserved.
-    Raises InputError for an address without a cluster.
+    A process that is already connected keeps its connection. With `--verbose` workers' logs are shown too.
+    dashboard: of a cluster that is started here; it costs seconds of CPU, and Ray Train asks it what a
+    training that was killed had reserved.
+    Raises InputError, within seconds, for an address without a cluster; see `cluster_address`.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
+    address = cluster_address(address)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
         # What workers print stays in Ray's log files: their errors come back by themselves.
         with _quiet_stderr():
             ray.init(
-                address=address or None,
+                address=address,
                 include_dashboard=dashboard,
                 logging_level=logging.ERROR,
-                log_to_driver=False,
+                log_to_driver=logs.is_verbose(),
+                runtime_env=_TALKING if logs.is_verbose() else None,
             )
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        if address == LOCAL:
+            raise
         raise InputError(
-            f"no Ray cluster answers at {address!r}; start one with `ray start --head`"
+            f"the Ray cluster at {address} answers, but does not let this process join "
+            f"({str(error).strip().splitlines()[0]}); run the command on one of its nodes, or submit it as a "
+            "job, with the cluster's token in RAY_AUTH_TOKEN_PATH"
         ) from error
     # Ray puts its own handler in place, which drains the node for half a minute or ends without a word.
     if callable(on_termination) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)
+    if address != LOCAL:
+        log.info("joined the Ray cluster at %s: %s", address, in_words(alive_nodes()))
+
+
+def check_room(address: str, needs: Sequence[Need]) -> None:
+    """Refuse what can never be given, before anything else is done.
+
+    A cluster that runs is joined and asked; where one is to be started here, this machine is looked at.
+    Raises InputError, also for an address without a cluster.
+    """
+    if not ray.is_initialized() and cluster_address(address) == LOCAL:
+        check_needs_here(needs)
+    else:
+        connect(address)
+        check_needs(needs)
 
 
 @contextmanager
@@ -64,7 +95,7 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except ConnectionError:
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError):
             raise  # which says it all
         except Exception:
             held.seek(0)

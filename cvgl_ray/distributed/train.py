@@ -1,34 +1,60 @@
 """The EM loop as a Ray Train run, and the bundle that it leaves."""
 
 import logging
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import last_state
-from cvgl_ray.distributed.index_actor import show_rounds, start_index_actor
-from cvgl_ray.distributed.process_group import NoGroup
-from cvgl_ray.distributed.tensorboard import RoundWriter
-from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
-from cvgl_ray.distributed.worker import worker
+from cvgl_ray.distributed.index import start_index
+from cvgl_ray.distributed.resources import check_needs, training_need
+from cvgl_ray.distributed.watch import RoundWriter, show_rounds
+from cvgl_ray.distributed.worker import NoGroup, worker
+from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.inputs import doubts
 from cvgl_ray.em.retrieval import training_banks
 from cvgl_ray.em.selection import label_free_scores
-from cvgl_ray.errors import InputError, chain
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.errors import GaveUpError, InputError, chain
+from cvgl_ray.features.canonical import data_digest, in_canonical_order
+from cvgl_ray.features.store import FeatureTable, check_same_dimension
+from cvgl_ray.features.views import row_digests, view_mean
 from cvgl_ray.reports.pictures import Example
+from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
 from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Two unlabelled feature tables as trainings share them, in canonical order.
+
+    features: of the query and the reference view, in the object store; centre [2, D]: the views' means;
+    digest: a hash of all rows in their order.
+    """
+
+    query_ids: list[str]
+    reference_ids: list[str]
+    features: tuple[ray.ObjectRef, ray.ObjectRef]
+    centre: np.ndarray
+    digest: str
+
+
+def share(query: FeatureTable, reference: FeatureTable) -> TrainingData:
+    """Put two tables into the object store, once for any number of trainings."""
+    check_same_dimension(query, reference)
+    query, reference = in_canonical_order(query), in_canonical_order(reference)
+    centre = np.stack([view_mean(query.features), view_mean(reference.features)])
+    features = ray.put(query.features), ray.put(reference.features)
+    return TrainingData(query.image_ids, reference.image_ids, features, centre, data_digest(query, reference))
 
 
 @dataclass(frozen=True)
@@ -48,9 +74,13 @@ def train(
 ) -> Trained:
     """Train an adapter on two unlabelled feature tables; go on where an earlier run into `folder` stopped.
 
-    Raises InputError where the tables do not fit each other or the configuration.
+    Raises InputError where the tables do not fit each other or the configuration, and where the cluster can
+    never give what the training asks for.
     """
-    check_batches(len(query), len(reference), config)
+    check_batches(len(query), len(reference), config.estep)
+    check_needs([training_need(config.run)])
+    for doubt in doubts(query.features, reference.features):
+        log.warning("warning: %s", doubt)
     data = share(query, reference)
     checkpoints = folder.path / "train"
     folder.fetch("train")
@@ -61,6 +91,7 @@ def train(
             f"remove {checkpoints} to start it over"
         )
     if state is None or state["rounds_done"] < config.mstep.rounds:
+        keep_newest(checkpoints)
         folder.prune("train")
         log.info(
             "training: %d rounds on %d query and %d reference images, %d worker(s), once these have started",
@@ -69,11 +100,11 @@ def train(
             len(reference),
             config.run.workers,
         )
-        logs, threads = folder.path / "tensorboard", threads_per_worker(config)
-        staging = checkpoints / "staging"
-        fit_on_workers(data, config, folder.address, "train", logs, threads, staging=staging, state=state)
+        logs, staging = folder.path / "tensorboard", checkpoints / "staging"
+        fit_on_workers(data, config, folder.address, "train", logs, staging=staging, state=state)
         folder.fetch("train")
         state = last_state(checkpoints)
+        keep_newest(checkpoints)
     assert state is not None  # rank 0 reports one a round
     return collect(state, data, config, recipes)
 
@@ -84,22 +115,19 @@ def fit_on_workers(
     storage: str,
     name: str,
     logs: Path,
-    threads: int,
     *,
     staging: Path,
-    callbacks: Sequence[ray.train.UserCallback] = (),
+    threads: int = 0,
     state: dict[str, Any] | None = None,
-    until: int | None = None,
-    ending: Path | None = None,
 ) -> ray.train.Result:
-    """One Ray Train run of the rounds that are left, or of those up to `until`.
+    """One Ray Train run of the rounds that are left.
 
     It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
-    storage: a path or a URI; logs: TensorBoard's folder; threads: of torch in each worker; staging: where a
-    worker writes a checkpoint before it goes to the storage; callbacks: run in the controller's process;
-    ending: a file whose appearance ends the run after the present round, on storage that all workers see.
+    storage: a path or a URI; logs: TensorBoard's folder; staging: where a worker writes a checkpoint before
+    it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores.
     """
-    actor = start_index_actor(config, data.features, data.centre, threads=threads)
+    rows, width = len(data.query_ids) + len(data.reference_ids), config.adapter.width or data.centre.shape[1]
+    actor = start_index(config, data.features, data.centre, memory=rows * width * 4, threads=threads)
     filesystem, storage_path = resolve(storage)
     trainer = _Trainer(
         worker,
@@ -111,15 +139,14 @@ def fit_on_workers(
             "actor": actor,
             "threads": threads,
             "state": ray.put(state),
-            "until": until or config.mstep.rounds,
-            "ending": ending,
             "staging": str(staging.resolve()),
         },
         torch_config=NoGroup(),
         scaling_config=ray.train.ScalingConfig(
             num_workers=_workers(config),  # type: ignore[arg-type]
             use_gpu=config.run.gpu,
-            resources_per_worker=_resources(config),
+            resources_per_worker=dict(training_need(config.run).each),
+            placement_strategy="SPREAD",  # over as many nodes as there are
         ),
         run_config=ray.train.RunConfig(
             storage_path=storage_path,
@@ -128,16 +155,26 @@ def fit_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[RoundWriter(str(logs.resolve()), config), *callbacks],  # type: ignore[list-item]
+            callbacks=[_NoRetry(), RoundWriter(str(logs.resolve()), config)],  # type: ignore[list-item]
         ),
     )
     try:
-        with show_rounds(actor, config.mstep.rounds):
+        with show_rounds(actor, config.mstep.rounds, training_need(config.run)):
             return trainer.fit()
-    except ray.train.TrainingFailedError as error:
+    except (ray.train.TrainingFailedError, ray.exceptions.RayTaskError) as error:
         raise _cause(error) from error
     finally:
         ray.kill(actor)
+
+
+class _NoRetry(ray.train.UserCallback):
+    """Ends the run where a worker found bad input or gave something up: the next try would end likewise."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            for cause in chain(error):
+                if isinstance(cause, InputError | GaveUpError):
+                    raise cause
 
 
 class _Trainer(ray.train.torch.TorchTrainer):
@@ -161,14 +198,12 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
         for rows in learner.examples
     ]
     adapter = learner.adapter.eval()
-    banks = training_banks(adapter, *ray.get(list(data.features)))
-    bundle = Bundle(adapter, banks, config, recipes, label_free_scores(labels) | kept)
+    features = ray.get(list(data.features))
+    banks = training_banks(adapter, *features)
+    query, reference = (np.sort(row_digests(rows)) for rows in features)
+    scores = {"score": None} | label_free_scores(labels) | kept
+    bundle = Bundle(adapter, banks, config, recipes, scores, (query, reference))
     return Trained(bundle, pairs, examples)
-
-
-def threads_per_worker(config: Config) -> int:
-    """Torch threads of a training worker: an equal share of this machine's cores, so that none waits."""
-    return max(1, (os.cpu_count() or 1) // config.run.workers)
 
 
 def _workers(config: Config) -> int | tuple[int, int]:
@@ -177,10 +212,7 @@ def _workers(config: Config) -> int | tuple[int, int]:
     return (fewest, most) if 0 < fewest < most else most
 
 
-def _resources(config: Config) -> dict[str, float]:
-    return {"CPU": 1, "GPU": 1} if config.run.gpu else {"CPU": 1}
-
-
-def _cause(error: ray.train.TrainingFailedError) -> Exception:
-    """The InputError or OSError (a full disk) behind the end of a run, if any, else the error itself."""
-    return next((cause for cause in chain(error) if isinstance(cause, InputError | OSError)), error)
+def _cause(error: Exception) -> BaseException:
+    """What lies behind the end of a run and is told in a sentence (an OSError: a full disk), else itself."""
+    told = InputError | GaveUpError | OSError
+    return next((cause for cause in chain(error) if isinstance(cause, told)), error)

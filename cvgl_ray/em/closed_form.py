@@ -12,9 +12,9 @@ from cvgl_ray.em.embedding import take
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.siblings import siblings
-from cvgl_ray.features.views import QUERY, REFERENCE
+from cvgl_ray.features.views import QUERY, REFERENCE, Rows
 
-_Rows = tuple[np.ndarray, np.ndarray, int]  # all features of a view, row ids, the view
+_Rows = tuple[Rows, np.ndarray, int]  # all features of a view, row ids, the view
 MAX_PAIRS = 2048  # a random sample this large estimates the covariance; the decomposition costs its cube
 
 
@@ -39,7 +39,7 @@ class ClosedFormLearner(Learner):
 
     @torch.no_grad()
     def m_step(
-        self, labels: PseudoLabels, query: np.ndarray, reference: np.ndarray, rng: np.random.Generator
+        self, labels: PseudoLabels, query: Rows, reference: Rows, rng: np.random.Generator
     ) -> dict[str, float]:
         """See Learner. A round without a pair leaves the adapter as it is."""
         queries, references = labels.pairs()
@@ -54,13 +54,15 @@ class ClosedFormLearner(Learner):
         strongest = float(self.adapter.factors.min())
         return {"em/pairs": len(queries), "em/strongest_attenuation": strongest}
 
-    def _differences_within(self, query: np.ndarray, reference: np.ndarray) -> torch.Tensor:
+    def _differences_within(self, query: Rows, reference: Rows) -> torch.Tensor:
         """Differences of siblings [n, D]: of the view that has several images a place, if one has."""
         found = [torch.empty(0, self.adapter.dimension, device=self.device)]
         views = ((query, len(reference), QUERY), (reference, len(query), REFERENCE))
         for features, others, view in views if self.siblings else ():
             normalise = partial(self._rows, features, view)
-            pairs = siblings(normalise, len(features), others)
+            # Workers on unlike machines may round unlike and find others: one decides.
+            own = siblings(normalise, len(features), others) if collective.rank() == 0 else None
+            pairs = collective.from_rank_zero(own)
             if len(pairs):
                 one, other = pairs.T
                 found.append(self._differences((features, one, view), (features, other, view)))
@@ -73,5 +75,5 @@ class ClosedFormLearner(Learner):
         counted = collective.gather(torch.from_numpy(valid).to(self.device, torch.float32)) > 0
         return collective.gather(sides[0] - sides[1])[counted]
 
-    def _rows(self, features: np.ndarray, view: int, rows: np.ndarray) -> torch.Tensor:
+    def _rows(self, features: Rows, view: int, rows: np.ndarray) -> torch.Tensor:
         return self.adapter.normalise(take(features, rows, self.device), view)

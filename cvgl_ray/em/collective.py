@@ -7,11 +7,12 @@ gradient: every worker's rows enter every worker's loss.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+T = TypeVar("T")
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
@@ -31,6 +32,15 @@ def world_size() -> int:
 
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() and not _alone.get() else 0
+
+
+def from_rank_zero(value: T | None) -> T:
+    """Rank 0's value, on every rank; the others may give None."""
+    box: list[Any] = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    answer: T = box[0]
+    return answer
 
 
 def gather(rows: torch.Tensor) -> torch.Tensor:

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 
 from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.features.views import Rows
 
 
 @torch.no_grad()
 def embed(
     adapter: ViewCentred,
-    features: np.ndarray,
+    features: Rows,
     view: int,
     rows: np.ndarray | None = None,
     *,
@@ -30,6 +31,6 @@ def embed(
     return out
 
 
-def take(features: np.ndarray, rows: np.ndarray, device: torch.device | str) -> torch.Tensor:
+def take(features: Rows, rows: np.ndarray, device: torch.device | str) -> torch.Tensor:
     """Rows of a (read-only, memory-mapped) feature matrix as a float32 tensor on the device."""
     return torch.from_numpy(features[rows].astype(np.float32)).to(device)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cvgl_ray.config import Config
-from cvgl_ray.em.agreement import HalfModels
+from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import Round, start
 

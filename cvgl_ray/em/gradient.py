@@ -16,6 +16,7 @@ from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.objective import Objective
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.views import Rows
 
 
 class GradientLearner(Learner):
@@ -46,7 +47,7 @@ class GradientLearner(Learner):
         )
 
     def m_step(
-        self, labels: PseudoLabels, query: np.ndarray, reference: np.ndarray, rng: np.random.Generator
+        self, labels: PseudoLabels, query: Rows, reference: Rows, rng: np.random.Generator
     ) -> dict[str, float]:
         """Take the round's steps; the last step's loss terms, gradient norm, temperature, and all pairs."""
         batches: Iterable[Batch]
@@ -68,7 +69,7 @@ class GradientLearner(Learner):
         scalars["em/temperature"] = float((-self.objective.log_scale.detach()).exp())
         return scalars
 
-    def _loss(self, batch: Batch, query: np.ndarray, reference: np.ndarray) -> dict[str, torch.Tensor]:
+    def _loss(self, batch: Batch, query: Rows, reference: Rows) -> dict[str, torch.Tensor]:
         """Loss terms of this worker's share of a batch."""
         arguments = []
         for features, rows in ((query, batch.query_rows), (reference, batch.reference_rows)):

@@ -10,6 +10,7 @@ import torch
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.selection import keeps_up
+from cvgl_ray.features.views import Rows
 
 
 class Learner(ABC):
@@ -25,7 +26,7 @@ class Learner(ABC):
 
     @abstractmethod
     def m_step(
-        self, labels: PseudoLabels, query: np.ndarray, reference: np.ndarray, rng: np.random.Generator
+        self, labels: PseudoLabels, query: Rows, reference: Rows, rng: np.random.Generator
     ) -> dict[str, float]:
         """Update the adapter on a round's pseudo-labels; every worker of the training calls it.
 
@@ -44,7 +45,12 @@ class Learner(ABC):
         }
 
     def keep_best(self, scores: dict[str, float]) -> None:
-        """Remember the present adapter and labels if their "score" keeps up with the earlier rounds'."""
+        """Remember the present adapter and labels if their "score" keeps up with the earlier rounds'.
+
+        Without a score, which the judge gives of few images no more than without a judge, nothing is kept.
+        """
+        if "score" not in scores:
+            return
         highest = -math.inf if self.best is None else self.best["highest"]
         if keeps_up(scores["score"], highest):
             assert self.labels is not None

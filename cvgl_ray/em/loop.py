@@ -16,13 +16,13 @@ from cvgl_ray.em import collective
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.batches import draw_rows
 from cvgl_ray.em.build import build_learner
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.embedding import embed, take
 from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.matching import PseudoLabels, label, pseudo_labels
+from cvgl_ray.em.matching import PseudoLabels, label, labels_of_asked, pseudo_labels
 from cvgl_ray.em.neighbourhood import Graphs, view_graph
 from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.views import QUERY, REFERENCE, view_mean
+from cvgl_ray.features.views import QUERY, REFERENCE, Rows, view_mean
 from cvgl_ray.search.nearest import Search, nearest_both
 
 
@@ -64,12 +64,32 @@ def local_matcher(estep: EStep, graphs: Graphs | None = None) -> Matcher:
     return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs)
 
 
+def asked_matcher(estep: EStep, asked: np.ndarray) -> Matcher:
+    """The matcher of a single process that labels the queries asked and no others, exactly."""
+    return lambda _round, rows: labels_of_asked(
+        rows.query,
+        rows.reference,
+        asked,
+        scores=estep.scores,
+        neighbours=estep.neighbours,
+        match=estep.match,
+        threshold=estep.threshold,
+        share=rows.share,
+    )
+
+
 def start(
-    query: np.ndarray, reference: np.ndarray, config: Config, judge: Judge | None = None
+    query: Rows,
+    reference: Rows,
+    config: Config,
+    judge: Judge | None = None,
+    *,
+    asked: np.ndarray | None = None,
 ) -> tuple[Learner, Iterator[Round]]:
     """An untrained learner and its rounds, done in this process one by one as they are asked for.
 
-    query [Nq, D], reference [Nr, D]: frozen features of any float type; judge: see `run_rounds`.
+    query [Nq, D], reference [Nr, D]: frozen features of any float type; judge: see `run_rounds`; asked: ids
+    of the only queries to be labelled, None for all.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
     learner = build_learner(config, query.shape[1], centre)
@@ -79,17 +99,17 @@ def start(
         query,
         reference,
         config,
-        matcher=local_matcher(config.estep, graphs),
+        matcher=local_matcher(config.estep, graphs) if asked is None else asked_matcher(config.estep, asked),
         judge=judge,
     )
     return learner, rounds
 
 
-def frozen_graphs(query: np.ndarray, reference: np.ndarray, adapter: ViewCentred) -> Graphs:
+def frozen_graphs(query: Rows, reference: Rows, adapter: ViewCentred) -> Graphs:
     """Each view's graph in the normalised frozen features [N, D] of any float type."""
     rows = []
     for features, view in ((query, QUERY), (reference, REFERENCE)):
-        rows.append(adapter.normalise(torch.from_numpy(features.astype(np.float32)), view).numpy())
+        rows.append(adapter.normalise(take(features, np.arange(len(features)), "cpu"), view).numpy())
     return view_graph(rows[0]), view_graph(rows[1])
 
 
@@ -130,8 +150,8 @@ def match_by(search: Search, rows: RoundRows, estep: EStep) -> PseudoLabels:
 
 def run_rounds(
     learner: Learner,
-    query: np.ndarray,
-    reference: np.ndarray,
+    query: Rows,
+    reference: Rows,
     config: Config,
     *,
     matcher: Matcher,
@@ -171,7 +191,7 @@ def share_of_round(first: float, number: int, rounds: int) -> float:
 
 
 def embed_share(
-    learner: Learner, query: np.ndarray, reference: np.ndarray, estep: EStep, rng: np.random.Generator
+    learner: Learner, query: Rows, reference: Rows, estep: EStep, rng: np.random.Generator
 ) -> EStepRows:
     """Draw the E-step's rows (all of them, or a random batch a view) and embed this worker's share."""
     query_rows, reference_rows = np.arange(len(query)), np.arange(len(reference))

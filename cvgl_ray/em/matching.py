@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from cvgl_ray.em.neighbourhood import Graphs, check_size, csls, neighbourhood_scores
-from cvgl_ray.search.exact import Nearest
-from cvgl_ray.search.nearest import Found, cosines, nearest_both, one_index
+from cvgl_ray.search.exact import Nearest, search_one
+from cvgl_ray.search.nearest import Found, cosines, half_mean, nearest_both, one_index
 
+SHORTLIST = 16
 EXAMPLES, EXAMPLE_DEPTH = 6, 5  # queries of a round that a person is shown, and how many references of each
 
 
@@ -109,7 +110,7 @@ def label(
     reference keeps a query that keeps it.
     """
     nq, nr = len(query_rows), len(reference_rows)
-    room_q, room_r = (max(1, round(x / y)) for x, y in ((nr, nq), (nq, nr)))
+    room_q, room_r = rooms(nq, nr)
     of_query, of_reference = nearests(max(EXAMPLE_DEPTH, room_q), room_r)
     best_q, best_r = of_query.near.best(), of_reference.near.best()
     keep_q, keep_r = of_query.cosine > threshold, of_reference.cosine > threshold
@@ -131,6 +132,78 @@ def label(
         margin=margin,
         examples=_examples(of_query.near.ids, query_rows, reference_rows),
     )
+
+
+def labels_of_asked(
+    query: np.ndarray,
+    reference: np.ndarray,
+    asked: np.ndarray,
+    *,
+    scores: str = "csls",
+    neighbours: int = 5,
+    match: str = "mutual",
+    threshold: float = -1.0,
+    share: float = 1.0,
+) -> PseudoLabels:
+    """What `pseudo_labels` of all rows [nq, D] and [nr, D] says of the queries asked, row ids [a].
+
+    Candidates are all rows of both views, so the answer does not depend on how many are asked; their
+    number only sets its cost, which grows with nq and nr and not with their product. By CSLS the best is
+    looked for among a row's SHORTLIST best by cosine. A reference whose best query is not asked has none.
+    """
+    nq, nr = len(query), len(reference)
+    room_q, room_r = rooms(nq, nr)
+    near = search_one(query[asked], reference, max(SHORTLIST, room_q))
+    back, first = None, np.unique(near.ids if scores == "csls" else near.best())
+    if scores == "csls" or match == "mutual":
+        back = search_one(reference[first], query, max(SHORTLIST, 2 * room_r))
+    if scores == "csls":
+        assert back is not None
+        near = near.less(_spread(half_mean(back.first(neighbours)), first, nr))
+        best = np.unique(near.best())
+        back = back.of(np.searchsorted(first, best))
+        first = best
+        second = np.unique(back.ids)
+        hubs = half_mean(search_one(query[second], reference, neighbours))
+        back = back.less(_spread(hubs, second, nq))
+    best, cosine = near.best(), cosines(query[asked], reference, near.best())
+    keep = cosine > threshold
+    best_of_reference = np.full(nr, -1)
+    if back is not None:
+        place = np.searchsorted(first, best)
+        if match == "mutual":
+            keep &= (back.ids[place, :room_r] == asked[:, None]).any(axis=1)
+        position = _spread(np.arange(len(asked)), asked, nq, -1)
+        best_of_reference[first] = position[back.best()]
+    margin = near.lead()
+    if share < 1:
+        keep &= _widest(margin, keep, share)
+    of_query = np.where(keep, best, -1)
+    chosen = best_of_reference  # of those whose best query is asked and keeps them
+    kept = (chosen >= 0) & (of_query[chosen] == np.arange(nr))
+    return PseudoLabels(
+        query_rows=asked,
+        reference_rows=np.arange(nr),
+        of_query=of_query,
+        of_reference=np.where(kept, chosen, -1),
+        best_of_query=best,
+        best_of_reference=best_of_reference,
+        cosine=cosine,
+        margin=margin,
+        examples=_examples(near.ids, asked, np.arange(nr)),
+    )
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int, other: float = 0) -> np.ndarray:
+    """An array [count] with the values [n] at some rows [n] and `other` elsewhere."""
+    spread = np.full(count, other, dtype=values.dtype)
+    spread[rows] = values
+    return spread
+
+
+def rooms(queries: int, references: int) -> tuple[int, int]:
+    """How many references a query may have, and how many queries a reference: several show its place."""
+    return max(1, round(references / queries)), max(1, round(queries / references))
 
 
 def score_matrix(
@@ -157,7 +230,10 @@ def _examples(ids: np.ndarray, query_rows: np.ndarray, reference_rows: np.ndarra
 
 def accepted(best: np.ndarray, back: np.ndarray) -> np.ndarray:
     """Whether each row is among the rows `back` [m, k] that its best [n] (-1: none) accepts: [n] bool."""
-    return (best >= 0) & (back[best] == np.arange(len(best))[:, None]).any(axis=1)
+    rows, found = np.arange(len(best)), np.zeros(len(best), dtype=bool)
+    for column in back.T:  # back[best] would be k times as large
+        found |= column[best] == rows
+    return (best >= 0) & found
 
 
 def is_mutual(forth: np.ndarray, back: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""What retrieval compares: embeddings, whose scores are corrected for hubs by embeddings of the training.
+"""What retrieval compares: embeddings, whose scores are corrected for hubs.
 
 Some references are near everything. CSLS (Conneau et al., ICLR 2018) takes from a reference's cosine half its
-mean cosine to its nearest queries; here these are training ones, so that no test query tells about another.
+mean cosine to its nearest images in a bank of the query view: a sample of the training images, or all queries
+asked. Where the test queries are the training images, both banks hold the test queries: the figures are then
+transductive either way, and metrics.json says so (`trained_on_test_images`).
 """
 
 from dataclasses import dataclass
@@ -25,15 +27,15 @@ Banks = tuple[
 class Retriever:
     """An adapter with the banks of its training.
 
-    scores: "cosine", or "csls" with so many `neighbours` in the bank of the other view; transductive: among
-    the very queries that are asked, all of them at once, instead of in the bank.
+    scores: "cosine", or "csls" with so many `neighbours` in a bank; bank: "training" for `banks`, "queries"
+    for the very queries that are asked, all of them at once.
     """
 
     adapter: ViewCentred
     banks: Banks
     scores: str = "csls"
     neighbours: int = 10
-    transductive: bool = False
+    bank: str = "training"
 
     def sides(
         self, queries: np.ndarray, gallery: np.ndarray, asked: int = QUERY
@@ -45,7 +47,7 @@ class Retriever:
         searched = REFERENCE if asked == QUERY else QUERY
         z_query, z_gallery = embed(self.adapter, queries, asked), embed(self.adapter, gallery, searched)
         if self.scores == "csls":
-            near = z_query if self.transductive else self.banks[asked].astype(np.float32)
+            near = z_query if self.bank == "queries" else self.banks[asked].astype(np.float32)
             hubness = search_both(z_gallery, near, self.neighbours, 1)[0].scores.mean(axis=1) / 2
             z_query = np.hstack([z_query, np.ones((len(z_query), 1), np.float32)])
             z_gallery = np.hstack([z_gallery, -hubness[:, None]])

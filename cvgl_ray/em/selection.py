@@ -8,8 +8,12 @@ SLACK = 0.02  # of the score: about the chance of a few hundred rows
 CHOICE = "score"  # the score by which a sweep prefers one configuration to another; higher is better
 
 
-def label_free_scores(labels: PseudoLabels, previous: PseudoLabels | None = None) -> dict[str, float]:
+def label_free_scores(
+    labels: PseudoLabels, previous: PseudoLabels | None = None, *, queries: int = 0
+) -> dict[str, float]:
     """Scores of an E-step over all rows, each in [0, 1] but the margin.
+
+    queries: of the whole view, where the E-step has asked a sample of them; shares are then estimates.
 
     mutual: share of the rows of the smaller view whose best partner's best partner they are;
     cycle: share of queries that come back to themselves over their best reference;
@@ -19,9 +23,10 @@ def label_free_scores(labels: PseudoLabels, previous: PseudoLabels | None = None
     """
     best = labels.best_of_query
     cycle = is_mutual(labels.best_of_query, labels.best_of_reference)
-    smaller = min(len(labels.query_rows), len(labels.reference_rows))
+    queries = queries or len(best)
+    smaller = min(queries, len(labels.reference_rows))
     scores = {
-        "mutual": float(cycle.sum() / smaller),
+        "mutual": min(1.0, float(cycle.sum() / len(best) * queries / smaller)),
         "cycle": float(cycle.mean()),
         "coverage": len(np.unique(best[best >= 0])) / len(labels.reference_rows),
         "margin": float(labels.margin.mean()),

@@ -1,6 +1,6 @@
 """What a direction's images are compared by: frozen features as they are, or what a model makes of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from cvgl_ray.config import Dataset
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.protocols import Direction
 from cvgl_ray.features.store import FeatureTable, select
-from cvgl_ray.features.views import QUERY, REFERENCE, unit_rows
+from cvgl_ray.features.views import QUERY, REFERENCE, row_digests, unit_rows
 
 
 def direction_embeddings(
@@ -27,6 +27,25 @@ def direction_embeddings(
     if model is None:
         return torch.from_numpy(unit_rows(queries)), torch.from_numpy(unit_rows(gallery))
     return model.sides(queries, gallery, roles[views[0]])
+
+
+def queries_trained_on(
+    directed: Sequence[Direction],
+    tables: Mapping[str, FeatureTable],
+    trained_on: tuple[np.ndarray, np.ndarray],
+    dataset: Dataset,
+) -> bool:
+    """Whether any image that is asked about was one of the training, by its feature: no label is read.
+
+    trained_on: see `Bundle`.
+    """
+    known = dict(zip((dataset.query_view, dataset.reference_view), trained_on, strict=True))
+    for direction in directed:
+        view = direction.queries.rows["view"][0].as_py()
+        asked = select(tables[view], direction.queries.image_ids).features
+        if np.isin(row_digests(asked), known[view]).any():
+            return True
+    return False
 
 
 def with_features(catalog: Catalog, tables: Mapping[str, FeatureTable]) -> Catalog:

@@ -51,6 +51,35 @@ def directions(catalog: Catalog, query_view: str, reference_view: str) -> list[D
     return found
 
 
+@dataclass(frozen=True)
+class Retrieved:
+    """A query's URI and its best references: their URIs, best first, and whether each shows its place."""
+
+    query: str
+    references: list[str]
+    right: list[bool]
+
+
+def examples(
+    direction: Direction, query: Tensor, gallery: Tensor, labels: Labels, *, count: int = 6, depth: int = 5
+) -> list[Retrieved]:
+    """`count` evenly spaced queries of a direction and the `depth` best references of each.
+
+    query, gallery: as of `evaluate_direction`.
+    """
+    shown = np.unique(np.linspace(0, len(query) - 1, count).astype(int))
+    best = top_k(query[shown], gallery, min(depth, len(gallery)))[0].numpy()
+    right = (
+        labels.place_ids(direction.gallery.image_ids)[best]
+        == (labels.place_ids(direction.queries.image_ids)[shown, None])
+    )
+    asked, answers = direction.queries.uris, direction.gallery.uris
+    return [
+        Retrieved(asked[row], [answers[column] for column in columns], hits)
+        for row, columns, hits in zip(shown.tolist(), best.tolist(), right.tolist(), strict=True)
+    ]
+
+
 def evaluate_direction(
     direction: Direction,
     query: Tensor,

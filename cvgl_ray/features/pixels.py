@@ -2,8 +2,11 @@
 
 import io
 import warnings
+from functools import cache
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cvgl_ray.catalog.images import HEIF, formats
 
 
 class BrokenImageError(ValueError):
@@ -11,13 +14,15 @@ class BrokenImageError(ValueError):
 
 
 def decode(content: bytes, at_least: int = 0) -> Image.Image:
-    """Decode an image file to 8-bit RGB, upright by its EXIF orientation.
+    """Decode an image file of one of `catalog.images.formats` to 8-bit RGB, upright by its EXIF orientation.
 
-    Grey, palette, 16-bit, CMYK and alpha images are converted (16-bit by its high byte; alpha is dropped).
+    Grey, palette, 16-bit, CMYK and alpha images are converted (16-bit by its high byte; alpha is dropped); of
+    several pictures in one file the first is taken.
     at_least: px of the shorter side that suffice: a JPEG that has twice, four or eight times as many is
     decoded at that fraction of its size, which takes a fraction of the time. 0: at its full size.
     Raises BrokenImageError for empty, truncated, corrupt, unknown or absurdly large files: more than 178
-    megapixels, Pillow's guard against decompression bombs, are refused before decoding.
+    megapixels, Pillow's guard against decompression bombs, are refused before decoding. So are floating-point
+    pixels, which are no picture but measurements.
     """
     if not content:
         raise BrokenImageError("the file is empty")
@@ -25,18 +30,33 @@ def decode(content: bytes, at_least: int = 0) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of large images, odd palettes and corrupt EXIF; what matters here, it raises.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+            image = Image.open(io.BytesIO(content), formats=_readable())
             if at_least:
                 image.draft(None, (at_least, at_least))
             image.load()
             return _upright(_to_rgb(image))
     except UnidentifiedImageError as error:
-        raise BrokenImageError("the file is neither a JPEG nor a PNG image") from error
+        raise BrokenImageError(
+            f"the file is no image of a kind that is read: {', '.join(formats())}"
+        ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise BrokenImageError(f"the file cannot be decoded ({error})") from error
 
 
+@cache
+def _readable() -> tuple[str, ...]:
+    """Pillow's names of the kinds, once all of them are known to it."""
+    Image.init()
+    if formats().keys() & HEIF:
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(formats())
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, no picture")
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255 instead of scaling them
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     return image.convert("RGB")

@@ -10,10 +10,18 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.store import fingerprint
-from cvgl_ray.features.weights import build_model, weights_digest
+from cvgl_ray.features.weights import build_model, check_source, weights_digest
 
 # Fields that say where the weights come from or how they are held, not which they are.
 _SOURCE_FIELDS = {"checkpoint", "pretrained", "seed"}
+
+
+def check_backbone(section: config.Backbone) -> None:
+    """Raise InputError, within seconds and without making the model, where `build_backbone` would find out.
+
+    For an unknown name, a checkpoint that is no file, and pretrained weights whose hub does not answer.
+    """
+    check_source(section.name, section.checkpoint, section.pretrained)
 
 
 def build_backbone(section: config.Backbone, device: str = "cpu") -> FrozenBackbone:

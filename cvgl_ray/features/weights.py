@@ -1,15 +1,15 @@
-"""The weights of a frozen backbone: timm's hub, a local checkpoint, or seeded random ones."""
+"""The weights of a frozen backbone: timm's hub, a local checkpoint, a package, or seeded random ones."""
 
 import hashlib
-import sys
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from cvgl_ray.errors import InputError
-
-CLASSIFIERS = ("head.", "head_dist.", "classifier.", "fc.", "head_drop.")
+from cvgl_ray.features.checkpoint import check_checkpoint, load_weights, read_checkpoint
+from cvgl_ray.features.hub import check_hub, check_name, local_weights, unreachable
+from cvgl_ray.features.packaged import PREFIX, packaged, packaged_state
 
 
 def build_model(
@@ -22,31 +22,21 @@ def build_model(
 ) -> nn.Module:
     """Create a timm model without classifier.
 
-    checkpoint: a local `.safetensors` file, or one that `torch.load(weights_only=True)` reads; its
-    classifier, if any, is ignored.
+    checkpoint: a local `.safetensors` file, or one that `torch.load(weights_only=True)` reads; or
+    `package:NAME` for an installed package of weights, which brings its own mean and std. The classifier, if
+    any, is ignored.
     image_size: px, or height and width; resizes a transformer's position embedding; 0 keeps the model's own.
     Raises InputError for an unknown name, an unreachable hub, a checkpoint that does not fit the model, or
     an image size that the model cannot take.
     """
-    import timm  # here: it takes seconds, which whoever makes no model need not wait
-
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
-        raise InputError(f"backbone.name {name!r} is not a timm model; near it: {', '.join(near) or 'none'}")
-    from_hub = pretrained and not checkpoint
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = timm.create_model(name, pretrained=from_hub, num_classes=0)
-        except Exception as error:
-            if not from_hub:
-                raise InputError(f"timm cannot make backbone.name {name!r} ({error})") from error
-            raise InputError(
-                f"the weights of {name} did not come from timm's hub ({type(error).__name__}); give "
-                "backbone.checkpoint a local file, or set backbone.pretrained = false for random weights"
-            ) from error
-    if checkpoint:
-        _load(model, name, checkpoint)
+    check_source(name, checkpoint, pretrained)
+    model = _create(name, pretrained and not checkpoint, seed)
+    if checkpoint.startswith(PREFIX):
+        source = packaged(checkpoint)
+        load_weights(model, name, checkpoint, {"": packaged_state(checkpoint)})
+        model.pretrained_cfg = {**model.pretrained_cfg, "mean": source.mean, "std": source.std}
+    elif checkpoint:
+        load_weights(model, name, checkpoint, read_checkpoint(checkpoint))
     if image_size and hasattr(model, "set_input_size"):
         try:
             model.set_input_size(img_size=image_size)
@@ -58,32 +48,35 @@ def build_model(
     return model
 
 
-def _load(model: nn.Module, name: str, checkpoint: str) -> None:
-    if not Path(checkpoint).is_file():
-        raise InputError(f"backbone.checkpoint {checkpoint} is not a file; give a local one")
-    from timm.models import load_state_dict
+def check_source(name: str, checkpoint: str = "", pretrained: bool = True) -> None:
+    """Raise InputError, within seconds and without making the model, where `build_model` could not.
 
-    try:
-        state = load_state_dict(checkpoint, use_ema=False, weights_only=True)
-    except Exception as error:  # safetensors, pickle and zip readers each have their own
-        raise InputError(
-            f"backbone.checkpoint {checkpoint} cannot be read ({type(error).__name__}); "
-            "give a .safetensors file or one that torch.load(weights_only=True) accepts"
-        ) from error
-    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    own = model.state_dict()
-    try:
-        if rename is not None:  # timm's own translation of the original authors' key names
-            state = rename(state, model)
-        state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
-        model.load_state_dict(state, strict=True)
-    except Exception as error:  # each architecture's translation fails in its own way
-        missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-        raise InputError(
-            f"backbone.checkpoint {checkpoint} is not one of {name}: {len(missing)} weights are missing and "
-            f"{len(unknown)} are unknown (first: {(missing + unknown + ['shapes differ'])[0]}); "
-            "give the checkpoint of this architecture"
-        ) from error
+    For an unknown name, a checkpoint that is no file or no known package, and for a hub that does not answer.
+    """
+    check_name(name)
+    if checkpoint.startswith(PREFIX):
+        packaged(checkpoint)
+    elif checkpoint:
+        check_checkpoint(checkpoint)
+    elif pretrained:
+        check_hub(name)
+
+
+def _create(name: str, pretrained: bool, seed: int) -> Any:
+    """The model with the hub's weights, or seeded random ones."""
+    import timm  # here: it takes seconds, which whoever makes no model need not wait
+
+    overlay = {"file": file} if pretrained and (file := local_weights(name)) else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return timm.create_model(
+                name, pretrained=pretrained, num_classes=0, pretrained_cfg_overlay=overlay
+            )
+        except Exception as error:
+            if pretrained:
+                raise unreachable(name, error) from error
+            raise InputError(f"timm cannot make backbone.name {name!r} ({error})") from error
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -6,16 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageOps
 
-from cvgl_ray.catalog.table import Catalog, Labels
-from cvgl_ray.config import Dataset
-from cvgl_ray.em.matching import EXAMPLE_DEPTH, EXAMPLES
-from cvgl_ray.em.retrieval import Retriever
-from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
-from cvgl_ray.evaluation.protocols import directions
+from cvgl_ray.evaluation.protocols import Retrieved
 from cvgl_ray.features.pixels import BrokenImageError, decode
-from cvgl_ray.features.store import FeatureTable
 from cvgl_ray.reports.tables import retrieval_sheet
-from cvgl_ray.search.ranks import top_k
 from cvgl_ray.storage.filesystem import read_bytes
 
 ROUNDS = 10  # evenly spaced; TensorBoard shows no more
@@ -43,29 +36,18 @@ def round_sheets(history: Sequence[Sequence[Example]], uris: Mapping[str, str]) 
     }
 
 
-def final_sheets(
-    catalog: Catalog, labels: Labels, tables: dict[str, FeatureTable], dataset: Dataset, model: Retriever
-) -> dict[str, np.ndarray]:
-    """By direction, a picture [H, W, 3] uint8 of a few evenly spaced test queries and their best references.
+def final_sheet(examples: Sequence[Retrieved]) -> np.ndarray:
+    """A picture [H, W, 3] uint8 of a few test queries, each followed by its best references.
 
     The right references have a green frame, the others a red one.
     """
-    sheets = {}
-    for direction in directions(with_features(catalog, tables), dataset.query_view, dataset.reference_view):
-        query, gallery = direction_embeddings(direction, tables, dataset, model)
-        shown = np.unique(np.linspace(0, len(query) - 1, EXAMPLES).astype(int))
-        best, _ = top_k(query[shown], gallery, min(EXAMPLE_DEPTH, len(gallery)))
-        places = labels.place_ids(direction.queries.image_ids)[shown]
-        found = labels.place_ids(direction.gallery.image_ids)[best.numpy()]
-        asked, answers = direction.queries.uris, direction.gallery.uris
-        uris = [asked[row] for row in shown] + [answers[row] for row in best.flatten().tolist()]
-        tiles = load_tiles({uri: uri for uri in uris})
-        sheets[direction.name] = retrieval_sheet(
-            [tiles[asked[row]] for row in shown],
-            [[tiles[answers[row]] for row in rows] for rows in best.tolist()],
-            [[bool(hit) for hit in hits] for hits in found == places[:, None]],
-        )
-    return sheets
+    uris = [uri for example in examples for uri in (example.query, *example.references)]
+    tiles = load_tiles({uri: uri for uri in uris})
+    return retrieval_sheet(
+        [tiles[example.query] for example in examples],
+        [[tiles[uri] for uri in example.references] for example in examples],
+        [example.right for example in examples],
+    )
 
 
 def load_tiles(uris: Mapping[str, str], side: int = SIDE_PX) -> dict[str, Image.Image]:

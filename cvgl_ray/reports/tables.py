@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-MODELS = ("frozen", "adapted")
+MODELS = ("frozen", "adapted", "aligned")
+
+TRANSDUCTIVE = "Tested on the images trained on: adapted to an area without labels, then localised in it."
 
 FRAME_PX = 4
 GAP_PX = 2
@@ -14,11 +16,13 @@ GREEN, RED, WHITE = (30, 160, 60), (205, 40, 40), (255, 255, 255)
 
 
 def markdown_table(metrics: Mapping[str, Any]) -> str:
-    """An aligned Markdown table, one row a direction and model; reads well in a terminal too.
+    """An aligned Markdown table, one row per direction and model; reads well in a terminal too.
+
+    Below it stands whether the images tested are the images trained on.
 
     Args:
-        metrics: what metrics.json holds: "frozen" and "adapted", either may be missing, each a mapping of
-            direction to figures; other keys are ignored. A figure that a row lacks shows as "-".
+        metrics: what metrics.json holds: any of "frozen", "adapted" and "aligned", each a mapping of
+            direction to figures, and "trained_on_test_images". A figure that a row lacks shows as "-".
     """
     rows = [
         (direction, model, figures)
@@ -36,7 +40,19 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
         [direction, model, *(_cell(figures.get(name)) for name in names)]
         for direction, model, figures in rows
     ]
-    return aligned_table(head, body)
+    table = aligned_table(head, body)
+    return f"{table}\n\n{TRANSDUCTIVE}" if metrics.get("trained_on_test_images") else table
+
+
+def score_line(selection: Mapping[str, Any]) -> str:
+    """What the label-free score of a model is and how far it can be trusted, in a line.
+
+    selection: the model's label-free scores, as metrics.json has them.
+    """
+    if selection.get("score") is None:
+        return "label-free score: none (two models of half the features judge, and need 20 images per view)"
+    low, high = selection["score_low"], selection["score_high"]
+    return f"label-free score: {selection['score']:.2f} (95 % interval {low:.2f} to {high:.2f}, chance 0)"
 
 
 def aligned_table(head: list[str], body: list[list[str]]) -> str:

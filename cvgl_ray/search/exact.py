@@ -31,6 +31,20 @@ class Nearest:
             np.subtract(self.scores[:, 0], self.scores[:, 1], out=lead, where=self.ids[:, 1] >= 0)
         return lead
 
+    def first(self, k: int) -> "Nearest":
+        """The k best of each row, or as many as there are."""
+        return Nearest(self.ids[:, :k], self.scores[:, :k])
+
+    def of(self, rows: np.ndarray) -> "Nearest":
+        """What was found for some of the rows [m], in their order."""
+        return Nearest(self.ids[rows], self.scores[rows])
+
+    def less(self, hubness: np.ndarray) -> "Nearest":
+        """The same candidates, ordered by their score less their own hubness; hubness: of all other rows."""
+        scores = self.scores - hubness[self.ids]
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return Nearest(np.take_along_axis(self.ids, order, axis=1), np.take_along_axis(scores, order, axis=1))
+
 
 def merge(shards: Sequence[Nearest], first_ids: Sequence[int], k: int) -> Nearest:
     """The k best over shards of the other view, of what each found for the same rows.
@@ -77,6 +91,30 @@ def search_both(
             _absorb(of_query, top, left, block, 0)
             _absorb(of_reference, left, top, block, 1)
     return _answer(of_query), _answer(of_reference)
+
+
+def search_one(
+    rows: np.ndarray,
+    others: np.ndarray,
+    k: int,
+    hubness: np.ndarray | None = None,
+    *,
+    tile: int = TILE,
+) -> Nearest:
+    """The k best of `others` [m, D] for each of `rows` [n, D], float32, by s or s - h, hubness h [m].
+
+    k is cut to m. Needs memory for the answer and a few blocks of tile x tile scores.
+    """
+    sides = _tensor(rows), _tensor(others)
+    term = None if hubness is None else _tensor(hubness)
+    best = _nothing(len(rows), min(k, len(others)))
+    for top in range(0, len(rows), tile):
+        for left in range(0, len(others), tile):
+            block = sides[0][top : top + tile] @ sides[1][left : left + tile].T
+            if term is not None:
+                block -= term[left : left + tile]
+            _absorb(best, top, left, block, 0)
+    return _answer(best)
 
 
 def search_within(rows: np.ndarray, k: int, *, tile: int = TILE) -> Nearest:

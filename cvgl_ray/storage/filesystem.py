@@ -1,4 +1,4 @@
-"""Local paths and pyarrow.fs URIs under one roof: open, join, list, read."""
+"""Local paths and pyarrow.fs URIs under one roof: open, join, read."""
 
 import os
 from functools import cache
@@ -9,13 +9,11 @@ from pyarrow import fs
 
 from cvgl_ray.errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of a local path (relative and '~' allowed) or a URI, and the path within it.
 
-    A URI's path may be percent-encoded, as `join` and `list_images` give it. Raises InputError if pyarrow.fs
+    A URI's path may be percent-encoded, as `join` gives it. Raises InputError if pyarrow.fs
     knows no such scheme or cannot reach it.
     """
     parts = _split(uri)
@@ -53,31 +51,19 @@ def is_uri(address: str) -> bool:
 
 def exists(uri: str) -> bool:
     """Whether there is a file or a folder; InputError if its store cannot be asked."""
-    return _file_type(uri) != fs.FileType.NotFound
+    return file_type(uri) != fs.FileType.NotFound
 
 
-def list_images(root: str) -> list[tuple[str, str]]:
-    """The .jpg, .jpeg and .png files (any case) below `root` as (path relative to root, uri), sorted.
-
-    Hidden files and folders (a leading dot) are skipped. `root` itself may be a link, and links within it are
-    followed. One recursive listing, and no file is opened. Raises InputError if `root` is no folder, cannot
-    be listed, holds a loop of links, or a link that leads out of it: an archive that somebody else packed
-    must not reach other files of this machine.
-    """
-    if _file_type(root) != fs.FileType.Directory:
-        raise InputError(f"there is no folder {root!r}: give an existing folder of images")
-    filesystem, path = resolve(root)
-    below = len(path.rstrip("/")) + 1
+def file_type(uri: str) -> fs.FileType:
+    """Whether there is a file, a folder or nothing; InputError if its store cannot be asked."""
+    filesystem, path = resolve(uri)
     try:
-        if isinstance(filesystem, fs.LocalFileSystem):
-            _check_links(path, os.path.realpath(path) + os.sep)
-        found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-        names = sorted(info.path[below:] for info in found if info.type == fs.FileType.File)
-    except (OSError, UnicodeDecodeError) as error:
+        return filesystem.get_file_info(path).type
+    except OSError as error:
+        reason = str(error).split("\n")[0]
         raise InputError(
-            f"the folder {root!r} cannot be listed ({error}): make it readable and its file names UTF-8"
+            f"{uri!r} cannot be reached ({reason}): check the address and your access"
         ) from error
-    return [(name, join(root, name)) for name in names if _is_image(name)]
 
 
 def read_bytes(uri: str) -> bytes:
@@ -108,38 +94,3 @@ def _filesystem(scheme: str, netloc: str, query: str) -> tuple[fs.FileSystem, st
     """The file system of a store and the path of its top; kept, for opening a bucket asks the network."""
     filesystem, top = fs.FileSystem.from_uri(f"{scheme}://{netloc}/" + (f"?{query}" if query else ""))
     return filesystem, top.rstrip("/")
-
-
-def _file_type(uri: str) -> fs.FileType:
-    filesystem, path = resolve(uri)
-    try:
-        return filesystem.get_file_info(path).type
-    except OSError as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            f"{uri!r} cannot be reached ({reason}): check the address and your access"
-        ) from error
-
-
-def _check_links(folder: str, inside: str, around: tuple[tuple[int, int], ...] = ()) -> None:
-    # A recursive listing follows a loop until the kernel stops it, two of them for practically ever.
-    status = os.stat(folder)
-    identity = (status.st_dev, status.st_ino)
-    if identity in around:
-        raise InputError(f"{folder!r} links to a folder that it lies in: take the link away")
-    with os.scandir(folder) as entries:
-        found = list(entries)
-    for entry in found:
-        if entry.is_dir():
-            _check_links(entry.path, inside, (*around, identity))
-        if entry.is_symlink() and not (os.path.realpath(entry.path) + os.sep).startswith(inside):
-            raise InputError(
-                f"{entry.path!r} links to {os.path.realpath(entry.path)!r}, out of the folder that is read: "
-                "put the files themselves there, or bind-mount their folder"
-            )
-
-
-def _is_image(name: str) -> bool:
-    # A '..' in the key of an object store counts as hidden, so that no listed path leaves the root.
-    hidden = any(part.startswith(".") for part in name.split("/"))
-    return not hidden and name.lower().endswith(IMAGE_SUFFIXES)

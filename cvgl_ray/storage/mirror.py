@@ -17,6 +17,7 @@ from pyarrow import fs
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import resolve
+from cvgl_ray.storage.tree import files_below
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ LEASE = ".lease"  # renewed as often by the run that holds the URI
 LEASE_PATIENCE_S = 3 * SEND_EVERY_S  # not renewed for so long: its run has ended
 COMPLETE = ".complete"  # says that everything else is there, so it goes last; other hidden files stay here
 CHECKPOINTS = "train"  # Ray Train itself brings them to the URI
+ASIDE = "damaged_"  # begins the name of a checkpoint that was set aside here, which is sent
 LARGE = ("features", CHECKPOINTS)  # fetched when asked for
 _FAULTS = (OSError, pa.ArrowException)
 
@@ -38,6 +40,7 @@ class Mirror:
         self._base = base.rstrip("/")
         self._sent: dict[str, tuple[int, int]] = {}
         self._owner, self._renewed = uuid.uuid4().hex, 0.0
+        self._sending = threading.Lock()
 
     def fetch(self, below: str = "") -> None:
         """Bring here the files below a folder of the URI; "": all but the LARGE folders'."""
@@ -52,42 +55,42 @@ class Mirror:
                 hidden.rename(target)
 
     def prune(self, below: str) -> None:
-        """Remove the files below a folder of the URI that are not here."""
+        """Remove the files below a folder of the URI that are not here; what was renamed is there first."""
+        self.beat()
         for name, path in self._files(below):
             if not (self.folder / name).exists():
                 self._filesystem.delete_file(path)
 
     def _files(self, below: str) -> Iterator[tuple[str, str]]:
         """Files below a folder of the URI: their names as they are here, and their paths there."""
-        top = f"{self._base}/{below}".rstrip("/")
-        found = self._filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
-        for info in found:
-            if info.type == fs.FileType.File:
-                yield info.path.strip("/").removeprefix(self._base.strip("/") + "/"), info.path
+        for file in files_below(self._filesystem, f"{self._base}/{below}"):
+            yield f"{below}/{file.name}".lstrip("/"), file.path
 
     def beat(self) -> None:
         """Bring to the URI what changed here since it was last there, and renew the lease.
 
         Raises InputError where another run has taken the lease.
         """
+        with self._sending:
+            self._beat()
+
+    def _beat(self) -> None:
         self._renew()
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
-        for path in sorted(files, key=lambda path: (path.name == COMPLETE, path)):
-            name = path.relative_to(self.folder).as_posix()
-            state = _state(path)
-            parts = PurePosixPath(name).parts
-            if self._sent.get(name) != state and not _stays(parts) and parts[0] != CHECKPOINTS:
-                self._write(name, path)
-                self._sent[name] = state
+        files = files_below(fs.LocalFileSystem(), str(self.folder))
+        for file in sorted(files, key=lambda file: (file.name.endswith(COMPLETE), file.name)):
+            state, parts = (file.modified_ns, file.size), PurePosixPath(file.name).parts
+            if self._sent.get(file.name) != state and not (_stays(parts) or _by_ray(parts)):
+                self._write(file.name, file.path)
+                self._sent[file.name] = state
                 if time.monotonic() - self._renewed > SEND_EVERY_S:
                     self._renew()
 
-    def _write(self, name: str, path: Path) -> None:
+    def _write(self, name: str, path: str) -> None:
         folder, _, last = f"{self._base}/{name}".rpartition("/")
         self._filesystem.create_dir(folder, recursive=True)
         whole = self._filesystem.type_name not in ("local", "hdfs")  # stores show an object when it is whole
         written = f"{folder}/{last}" if whole else f"{folder}/.{last}.part"
-        fs.copy_files(str(path), written, destination_filesystem=self._filesystem, use_threads=False)
+        fs.copy_files(path, written, destination_filesystem=self._filesystem, use_threads=False)
         if not whole:
             self._filesystem.move(written, f"{folder}/{last}")
 
@@ -211,3 +214,7 @@ def _state(path: Path) -> tuple[int, int]:
 def _stays(parts: tuple[str, ...]) -> bool:
     """Whether a path is not carried: locks and half-written files, or a name that would leave the folder."""
     return any(part.startswith(".") and part != COMPLETE for part in parts)
+
+
+def _by_ray(parts: tuple[str, ...]) -> bool:
+    return parts[0] == CHECKPOINTS and not parts[1].startswith(ASIDE)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-CELLS = 672  # side of the square world, in cells
-CELL_M = 0.7  # side of a cell, in metres
-HALF_M = CELLS * CELL_M / 2  # the world reaches this far from the place's centre
+CELLS = 672  # side of a place's square world, in cells
+CELL_M = 0.7  # side of its cells, in metres
+HALF_M = CELLS * CELL_M / 2  # it reaches this far from the place's centre
 
 Point = tuple[float, float]  # metres: x to the east, y to the south, the place's centre at the origin
 Colour = tuple[int, int, int]
@@ -72,10 +72,12 @@ def rectangle(centre: Point, angle: float, half_u: float, half_v: float) -> list
     return [frame(centre, angle, u, v) for u, v in corners]
 
 
-def stations(line: list[Point], spacing_m: float, aside_m: float) -> NDArray[np.float64]:
+def stations(
+    line: list[Point], spacing_m: float, aside_m: float, half_m: float = HALF_M
+) -> NDArray[np.float64]:
     """Points at equal steps along each piece of a polyline, `aside_m` to its side: [K, 3] x, y, heading.
 
-    Those outside the world are left out.
+    Those outside the world, which reaches `half_m` from its centre, are left out.
     """
     found = [np.empty((0, 3))]
     for (ax, ay), (bx, by) in pairwise(line):
@@ -85,7 +87,7 @@ def stations(line: list[Point], spacing_m: float, aside_m: float) -> NDArray[np.
         y = ay + along * np.sin(heading) + aside_m * np.cos(heading)
         found.append(np.stack([x, y, np.full_like(x, heading)], -1))
     points = np.concatenate(found)
-    return points[np.abs(points[:, :2]).max(axis=1) < HALF_M]
+    return points[np.abs(points[:, :2]).max(axis=1) < half_m]
 
 
 def ellipse(
@@ -96,18 +98,20 @@ def ellipse(
     return [frame(centre, angle, half_u * float(np.cos(t)), half_v * float(np.sin(t))) for t in turns]
 
 
-def _cells(points: list[Point]) -> list[Point]:
-    return [((x + HALF_M) / CELL_M, (y + HALF_M) / CELL_M) for x, y in points]
-
-
 class Canvas:
-    """Drawing surface in metres; `building` holds 0 for open ground or 1 + the index into `buildings`."""
+    """Drawing surface in metres; `building` holds 0 for open ground or 1 + the index into `buildings`.
 
-    def __init__(self) -> None:
-        self.ground = Image.new("L", (CELLS, CELLS), int(Ground.GRASS))
-        self.building = Image.new("I", (CELLS, CELLS), 0)
+    It is a square that reaches `half_m` from its centre, of cells of `cell_m`.
+    """
+
+    def __init__(self, half_m: float = HALF_M, cell_m: float = CELL_M) -> None:
+        self.half_m, self.cell_m = half_m, cell_m
+        self.cells = round(2 * half_m / cell_m)
+        self.ground = Image.new("L", (self.cells, self.cells), int(Ground.GRASS))
+        self.building = Image.new("I", (self.cells, self.cells), 0)
         self.buildings: list[Building] = []
         self.trees: list[NDArray[np.float64]] = []  # [K, 4] x, y, crown radius, height
+        self.parcels: list[list[Point]] = []  # polygons of fields, each farmed as one
         self.slots: list[NDArray[np.float64]] = []  # [K, 3] x, y, heading of places for cars
         self._ground = ImageDraw.Draw(self.ground)
         self._building = ImageDraw.Draw(self.building)
@@ -116,28 +120,32 @@ class Canvas:
         assert building_at is not None
         self._ground_at, self._building_at = ground_at, building_at
 
+    def at(self, points: list[Point]) -> list[Point]:
+        """The points' columns and rows in cells."""
+        return [((x + self.half_m) / self.cell_m, (y + self.half_m) / self.cell_m) for x, y in points]
+
     def pave(self, polygon: list[Point], material: Ground) -> None:
         """Cover a polygon of the ground."""
-        self._ground.polygon(_cells(polygon), fill=int(material))
+        self._ground.polygon(self.at(polygon), fill=int(material))
 
     def road(self, line: list[Point], width_m: float, material: Ground) -> None:
         """Cover a band of constant width along a polyline."""
-        width = max(1, round(width_m / CELL_M))
-        self._ground.line(_cells(line), fill=int(material), width=width, joint="curve")
+        width = max(1, round(width_m / self.cell_m))
+        self._ground.line(self.at(line), fill=int(material), width=width, joint="curve")
 
     def erect(self, building: Building, footprints: list[list[Point]]) -> None:
         """Stand a building on the union of some polygons."""
         self.buildings.append(building)
         for polygon in footprints:
-            self._building.polygon(_cells(polygon), fill=len(self.buildings))
+            self._building.polygon(self.at(polygon), fill=len(self.buildings))
 
     def clear(self, polygon: list[Point]) -> None:
         """Take buildings away from a polygon: a courtyard, or a river bed."""
-        self._building.polygon(_cells(polygon), fill=0)
+        self._building.polygon(self.at(polygon), fill=0)
 
     def materials(self, points: NDArray[np.float64]) -> NDArray[np.uint8]:
         """The ground's materials [K] at points [K, 2] inside the world."""
-        cols, rows = ((points + HALF_M) / CELL_M).astype(np.int32).T
+        cols, rows = ((points + self.half_m) / self.cell_m).astype(np.int32).T
         return np.asarray(self.ground)[rows, cols]
 
     def is_free(self, polygon: list[Point], barred: frozenset[Ground]) -> bool:
@@ -146,8 +154,8 @@ class Canvas:
         following = polygon[1:] + polygon[:1]
         halves = [((a + c) / 2, (b + d) / 2) for (a, b), (c, d) in zip(polygon, following, strict=True)]
         barred_codes: frozenset[object] = frozenset(map(int, barred))
-        for x, y in _cells([middle, *polygon, *halves]):
-            if not (0 <= x < CELLS and 0 <= y < CELLS):
+        for x, y in self.at([middle, *polygon, *halves]):
+            if not (0 <= x < self.cells and 0 <= y < self.cells):
                 return False
             cell = int(x), int(y)
             if self._ground_at[cell] in barred_codes or self._building_at[cell]:

@@ -46,16 +46,18 @@ def box_mean(field: FloatField, radius: int) -> FloatField:
     return field
 
 
-def shadow_height(height: FloatField, toward_sun: tuple[float, float], rise: float) -> FloatField:
+def shadow_height(
+    height: FloatField, toward_sun: tuple[float, float], rise: float, doublings: int = 7
+) -> FloatField:
     """Height below which a point of each cell's column lies in the shadow of other cells.
 
     `toward_sun` is the sun's horizontal direction as (rows, cols), scaled so that its larger part is one
-    cell; `rise` is how far the sun's ray climbs on such a step, in the unit of `height`. The maximum over 128
-    steps of `height[x + k * toward_sun] - k * rise` is found in seven by doubling the reach each time.
+    cell; `rise` is how far the sun's ray climbs on such a step, in the unit of `height`. The maximum over
+    2**doublings steps of `height[x + k * toward_sun] - k * rise` is found by doubling the reach each time.
     """
     below_all = -1e6
     reach = shifted(height, round(toward_sun[0]), round(toward_sun[1]), below_all) - np.float32(rise)
-    for doubling in range(7):
+    for doubling in range(doublings):
         steps = 2**doubling
         farther = shifted(reach, round(steps * toward_sun[0]), round(steps * toward_sun[1]), below_all)
         reach = np.maximum(reach, farther - np.float32(steps * rise))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cvgl_ray.synthetic.camera import Pose, nadir, oblique
-from cvgl_ray.synthetic.sensor import Picture, draw_sensor, illuminate
+from cvgl_ray.synthetic.sensor import DRONE, ORBIT, Picture, draw_sensor, illuminate
 from cvgl_ray.synthetic.world import build_world
 
 SATELLITE_SIDE_M = 150.0
@@ -18,10 +18,10 @@ def render_place(seed: int, index: int, views: int, image_size: int) -> tuple[Pi
     """
     rng = np.random.default_rng([seed, index])
     world = build_world(rng)
-    overhead = illuminate(world, draw_sensor(rng, from_orbit=True), rng)
+    overhead = illuminate(world, draw_sensor(rng, ORBIT), rng)
     offset = rng.normal(0.0, 4.0, 2)
     satellite = nadir(overhead, SATELLITE_SIDE_M, (float(offset[0]), float(offset[1])), image_size, rng)
-    flight = illuminate(world, draw_sensor(rng, from_orbit=False), rng)
+    flight = illuminate(world, draw_sensor(rng, DRONE), rng)
     poses = _spiral(rng, float(world.height[world.building == 0].mean()), views)
     return satellite, [oblique(world, flight, pose, image_size, rng) for pose in poses]
 

@@ -31,7 +31,7 @@ LEAFY = (Ground.GRASS, Ground.SOIL, Ground.PAVEMENT, Ground.PLAZA, Ground.GRAVEL
 
 def plant(canvas: Canvas, rng: np.random.Generator, points: NDArray[np.float64]) -> None:
     """Trees at the points [K, 2] whose ground can bear them; one in seven fails."""
-    points = points[np.abs(points).max(axis=1) < HALF_M] if len(points) else points
+    points = points[np.abs(points).max(axis=1) < canvas.half_m] if len(points) else points
     grows = np.isin(canvas.materials(points), LEAFY) & (rng.random(len(points)) < 0.86)
     radii = rng.uniform(1.8, 5.0, len(points))
     rows = np.column_stack([points, radii, radii * rng.uniform(1.6, 2.6, len(points))])

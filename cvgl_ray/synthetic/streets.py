@@ -33,13 +33,15 @@ def street(canvas: Canvas, rng: np.random.Generator, line: list[Point], width_m:
     canvas.road(line, width_m + 4.0, Ground.PAVEMENT)
     canvas.road(line, width_m, Ground.ASPHALT)
     if width_m > 9:
-        for x, y, heading in stations(line, 9.0, 0.0).tolist():
+        for x, y, heading in stations(line, 9.0, 0.0, canvas.half_m).tolist():
             canvas.road([(x, y), frame((x, y), heading, 4.0, 0.0)], CELL_M, Ground.PAINT)
-    canvas.slots.extend(stations(line, 6.2, side * (width_m / 2 - 1.3)) for side in (-1, 1))
+    canvas.slots.extend(stations(line, 6.2, side * (width_m / 2 - 1.3), canvas.half_m) for side in (-1, 1))
     if rng.random() < 0.6:
         spacing = float(rng.uniform(8, 15))
         for side in (-1, 1):
-            grounds.plant(canvas, rng, stations(line, spacing, side * (width_m / 2 + 2.2))[:, :2])
+            grounds.plant(
+                canvas, rng, stations(line, spacing, side * (width_m / 2 + 2.2), canvas.half_m)[:, :2]
+            )
 
 
 def grid(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cvgl_ray.synthetic.canvas import CELL_M, CELLS, HALF_M, Canvas, Ground, Roof
+from cvgl_ray.synthetic.canvas import CELL_M, CELLS, Canvas, Ground, Roof
 from cvgl_ray.synthetic.districts import DISTRICTS
 from cvgl_ray.synthetic.fields import FloatField, box_mean, fractal_noise
 from cvgl_ray.synthetic.grounds import river
@@ -20,12 +20,13 @@ GROUND_RGB = np.array(
 )  # fmt: skip
 GRAIN = np.array([0.07, 0.05, 0.04, 0.06, 0.03, 0.09, 0.05, 0.03, 0.02, 0.05, 0.06, 0.03], np.float32)
 BLOTCH = np.array([0.14, 0.06, 0.05, 0.08, 0.05, 0.16, 0.05, 0.03, 0.02, 0.05, 0.08, 0.0], np.float32)
+BLOTCH_M = 49.0  # size of the patches within one material
 RIVER_SHARE = 0.3  # of all places
 
 
 @dataclass(frozen=True)
 class World:
-    """Rasters of a place, [CELLS, CELLS, ...], row 0 in the north, column 0 in the west."""
+    """Rasters of a square, [S, S, ...], row 0 in the north, column 0 in the west."""
 
     height: FloatField  # metres above the lowest ground, of whatever is on top
     albedo: NDArray[np.uint8]  # [.., 3] colour of the top under white light
@@ -36,6 +37,12 @@ class World:
     wall_rgb: FloatField  # [B, 3]
     bay_m: FloatField  # [B] width of a window bay; 0: a blind wall
     slots: FloatField  # [K, 3] x, y (metres) and heading of every place where a car may stand
+    cell_m: float = CELL_M
+
+    @property
+    def half_m(self) -> float:
+        """Metres from the centre to each side."""
+        return len(self.height) * self.cell_m / 2
 
 
 def build_world(rng: np.random.Generator) -> World:
@@ -44,15 +51,21 @@ def build_world(rng: np.random.Generator) -> World:
     DISTRICTS[int(rng.integers(len(DISTRICTS)))](canvas, rng, palette, float(rng.uniform(0, np.pi)))
     if rng.random() < RIVER_SHARE:
         river(canvas, rng)
-    ground = np.asarray(canvas.ground)
-    building = np.asarray(canvas.building, np.int32).copy()
     terrain = fractal_noise(rng, CELLS, CELLS * float(rng.uniform(0.4, 1.2)), 2) * float(
         rng.uniform(0.3, 3.5)
     )
     terrain -= terrain.min()
-    terrain[ground == Ground.WATER] = terrain.min()
+    terrain[np.asarray(canvas.ground) == Ground.WATER] = terrain.min()
+    return raise_world(canvas, terrain, rng)
+
+
+def raise_world(canvas: Canvas, terrain: FloatField, rng: np.random.Generator) -> World:
+    """Put a plan's buildings and trees on bare ground of these heights [S, S], and colour it all."""
+    ground = np.asarray(canvas.ground)
+    building = np.asarray(canvas.building, np.int32).copy()
     base = _base_heights(canvas, terrain)
-    grain, blotch = rng.standard_normal(terrain.shape, np.float32), fractal_noise(rng, CELLS, 70, 4)
+    grain = rng.standard_normal(terrain.shape, np.float32)
+    blotch = fractal_noise(rng, canvas.cells, BLOTCH_M / canvas.cell_m, 4)
     tint = rng.normal(1.0, 0.06, (len(GROUND_RGB), 3)).astype(np.float32)
     tint *= rng.normal(1.0, 0.15, (len(GROUND_RGB), 1)).astype(np.float32)
     albedo = (GROUND_RGB * tint)[ground] * (1 + GRAIN[ground] * grain + BLOTCH[ground] * blotch)[..., None]
@@ -72,13 +85,14 @@ def build_world(rng: np.random.Generator) -> World:
         wall_rgb=np.array([b.wall_rgb for b in canvas.buildings], np.float32),
         bay_m=np.array([b.bay_m for b in canvas.buildings], np.float32),
         slots=np.concatenate([np.empty((0, 3)), *canvas.slots]).astype(np.float32),
+        cell_m=canvas.cell_m,
     )
 
 
 def _base_heights(canvas: Canvas, terrain: FloatField) -> FloatField:
     """Ground height [B] under each building's centre, in metres."""
     centres = np.array([b.centre for b in canvas.buildings])
-    cells = np.clip((centres + HALF_M) / CELL_M, 0, CELLS - 1).astype(np.int32)
+    cells = np.clip((centres + canvas.half_m) / canvas.cell_m, 0, canvas.cells - 1).astype(np.int32)
     return terrain[cells[:, 1], cells[:, 0]]
 
 
@@ -111,7 +125,8 @@ def _raise_roofs(
         np.float32,
     )
     x, y, cos, sin, half_u, half_v, eaves, rise, roof, rib = table[owner].T
-    east, south = (cols + 0.5) * CELL_M - HALF_M - x, (rows + 0.5) * CELL_M - HALF_M - y
+    east, south = ((at + 0.5) * canvas.cell_m - canvas.half_m for at in (cols, rows))
+    east, south = east - x, south - y
     u, v = east * cos + south * sin, south * cos - east * sin
     across = np.clip(1 - np.abs(v) / half_v, 0, 1)
     ends = np.clip((half_u - np.abs(u)) / half_v, 0, 1)
@@ -141,16 +156,17 @@ def _grow_trees(
     """Write the crowns of the trees over what is lower than they are."""
     leaves = np.array([(58, 82, 40), (78, 100, 50), (44, 66, 42), (96, 104, 56), (70, 74, 44)], np.float32)
     leaves = leaves[rng.choice(len(leaves), 3, replace=False)] * rng.normal(1.0, 0.12, 3).astype(np.float32)
-    noise = rng.normal(0.0, 0.22, (64, 64)).astype(np.float32)
+    side = max(64, 40 + int(11 / canvas.cell_m) + 3)  # 40 beginnings, and the widest crown
+    noise = rng.normal(0.0, 0.22, (side, side)).astype(np.float32)
     trees = np.concatenate([np.empty((0, 4)), *canvas.trees])
     kinds, shades = rng.integers(3, size=len(trees)), rng.normal(1.0, 0.1, len(trees))
-    cells = np.arange(CELLS) + 0.5
+    cells = np.arange(canvas.cells) + 0.5
     for (x, y, radius, tall), kind, shade in zip(
         trees.tolist(), kinds.tolist(), shades.tolist(), strict=True
     ):
-        col, row, reach = (x + HALF_M) / CELL_M, (y + HALF_M) / CELL_M, radius / CELL_M
-        r0, r1 = max(0, int(row - reach)), min(CELLS, int(row + reach) + 2)
-        c0, c1 = max(0, int(col - reach)), min(CELLS, int(col + reach) + 2)
+        col, row, reach = (np.array((x + canvas.half_m, y + canvas.half_m, radius)) / canvas.cell_m).tolist()
+        r0, r1 = max(0, int(row - reach)), min(canvas.cells, int(row + reach) + 2)
+        c0, c1 = max(0, int(col - reach)), min(canvas.cells, int(col + reach) + 2)
         window = np.s_[r0:r1, c0:c1]
         off = ((cells[r0:r1] - row) / reach)[:, None] ** 2 + ((cells[c0:c1] - col) / reach)[None, :] ** 2
         ragged = noise[r0 % 40 :, c0 % 40 :][: r1 - r0, : c1 - c0]

@@ -73,14 +73,14 @@ def write_world(
         "seed": seed,
     }
     _check_range({**parameters, "processes": processes})
-    if _is_complete(root, parameters):
+    if is_complete(root, parameters):
         return
-    _write_bytes(root / MARKER, _marker(parameters, complete=False))
+    write_bytes(root / MARKER, marker(parameters, complete=False))
     jobs = list(_jobs(root, places, test_places, distractors, views, image_size, seed))
     with progress("rendering", len(jobs), "places") as advance:
         for _ in _written(jobs, processes):
             advance(1)
-    _write_bytes(root / MARKER, _marker(parameters, complete=True))
+    write_bytes(root / MARKER, marker(parameters, complete=True))
 
 
 def _written(jobs: list[Job], processes: int) -> Iterator[None]:
@@ -99,7 +99,7 @@ def _check_range(numbers: dict[str, int]) -> None:
             raise InputError(f"{name} is {numbers[name]}, give a whole number from {low} to {high}")
 
 
-def _is_complete(root: Path, parameters: dict[str, int]) -> bool:
+def is_complete(root: Path, parameters: dict[str, int]) -> bool:
     """Whether the world of these parameters is all there; InputError if something else is."""
     if not (root / MARKER).is_file():
         if root.is_file() or (root.is_dir() and any(root.iterdir())):
@@ -118,7 +118,7 @@ def _is_complete(root: Path, parameters: dict[str, int]) -> bool:
     return bool(complete)
 
 
-def _marker(parameters: dict[str, int], *, complete: bool) -> bytes:
+def marker(parameters: dict[str, int], *, complete: bool) -> bytes:
     return (json.dumps({"complete": complete, "parameters": parameters}, indent=2) + "\n").encode()
 
 
@@ -154,7 +154,7 @@ def _write_place(job: Job) -> None:
     for paths, picture in zip((*drone, satellite), (*obliques, nadir), strict=True):
         encoded = _jpeg(picture)
         for path in paths:
-            _write_bytes(path, encoded)
+            write_bytes(path, encoded)
 
 
 def _jpeg(picture: Picture) -> bytes:
@@ -163,7 +163,7 @@ def _jpeg(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write all or nothing: an interrupted run leaves no half file under the final name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cvgl_ray.config import Config, Count, Section, Seed, read_tree, validated
+from cvgl_ray.config import Config, Count, CountOrZero, Section, Seed, read_tree, validated
 
 KINDS = ("uniform", "loguniform", "choice", "grid")
 FEATURE_SECTIONS = ("backbone", "pretransform")  # another value there needs other features
@@ -57,17 +57,20 @@ def _flatten(tree: Any, prefix: str = "") -> Any:
 class Tune(Section):
     """How a sweep is run; all of it is read from the section [tune]."""
 
-    trials: Count = 24  # candidates drawn; equal ones are tried once
-    concurrency: Annotated[int, Field(ge=0)] = 0  # trials at a time; 0: as many as the cluster has room for
-    # asha stops trials whose score lags behind; pbt lets them go on from the state of one that leads
-    scheduler: Literal["asha", "pbt", "none"] = "asha"
-    grace_rounds: Count = 1  # asha: no trial is stopped before
-    reduction: Annotated[float, Field(gt=1.0)] = (
-        3.0  # asha: of so many trials one goes on to so many times the rounds
-    )
-    interval_rounds: Count = 1  # pbt: all trials wait for each other and exchange states every so many rounds
-    seed: Seed = 0  # of the draws
+    trials: Count = 24
+    """candidates drawn; equal ones are tried once"""
+    concurrency: CountOrZero = 0
+    """trials at a time; 0: as many as the cluster has room for"""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha stops trials whose score lags behind; only in sweeps with run.workers = 1"""
+    grace_rounds: Count = 1
+    """asha: no trial is stopped before"""
+    reduction: float = Field(default=3.0, gt=1.0)
+    """asha: of so many trials one goes on to so many times the rounds"""
+    seed: Seed = 0
+    """of the draws"""
     space: Annotated[dict[str, Distribution], BeforeValidator(_flatten)] = Field(default_factory=dict)
+    """what varies, by key or section: {choice = […]}, {grid = […]}, {uniform = […]} or {loguniform = […]}"""
 
     @model_validator(mode="after")
     def _space_fits(self) -> "Tune":

@@ -10,9 +10,9 @@ from cvgl_ray.config import load_config
 from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
 from cvgl_ray.features.store import FeatureTable, read_table
-from cvgl_ray.quickstart import SETTINGS
 from cvgl_ray.storage.filesystem import read_bytes
 from cvgl_ray.synthetic import write_world
+from cvgl_ray.synthetic.untrained import UNTRAINED
 
 
 def two_tables(tables: tuple[str, str] | None, places: int) -> tuple[FeatureTable, FeatureTable]:
@@ -30,7 +30,7 @@ def place_of(table: FeatureTable) -> np.ndarray:
 
 def _rendered(root: Path, places: int) -> tuple[FeatureTable, FeatureTable]:
     write_world(root, places=places, test_places=1, views=2, image_size=96)
-    config = load_config(None, (f"dataset.root={root}", *SETTINGS))
+    config = load_config(None, (f"dataset.root={root}", *UNTRAINED))
     backbone = build_backbone(config.backbone)
     catalog = layouts.scan("university1652", str(root), "drone", "satellite", ())
     found = []
@@ -38,7 +38,9 @@ def _rendered(root: Path, places: int) -> tuple[FeatureTable, FeatureTable]:
         images = catalog.select(view=view, split="train")
         pretransform = pretransform_of(section)
         rows = [
-            backbone.embed(backbone.prepare(decode(read_bytes(uri)), pretransform)[None], pretransform)
+            backbone.embed(
+                backbone.preparing.prepare(decode(read_bytes(uri)), pretransform)[None], pretransform
+            )
             for uri in images.uris
         ]
         found.append(FeatureTable(images.image_ids, np.concatenate(rows).astype(np.float16)))

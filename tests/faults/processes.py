@@ -51,7 +51,7 @@ def awaited(condition: Callable[[], Found], what: str, limit_s: float = 240.0) -
 
 
 def checkpoints(output: Path) -> list[str]:
-    return sorted(path.parent.name for path in output.glob("train/checkpoint_*/learner.pt"))
+    return sorted(path.parent.name for path in output.glob("train/checkpoint_*/learner-*.pt"))
 
 
 def start(*arguments: str | Path, prelude: str = "", address: str = "") -> subprocess.Popen[str]:

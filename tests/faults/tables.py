@@ -1,5 +1,6 @@
 """Feature tables to train on, and what a training on them comes to without Ray."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,14 @@ import numpy as np
 import torch
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import last_state
-from cvgl_ray.distributed.train import threads_per_worker, train
-from cvgl_ray.distributed.training_data import in_canonical_order
+from cvgl_ray.distributed.train import train
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import Round
+from cvgl_ray.features.canonical import in_canonical_order
 from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.storage.checkpoints import last_state
 from cvgl_ray.storage.run_folder import RunFolder
 
 Tables = tuple[FeatureTable, FeatureTable]
@@ -46,7 +47,7 @@ def on_ray(tables: Tables, config: Config, output: Path) -> dict[str, Any]:
 def undisturbed(tables: Tables, config: Config) -> tuple[Learner, list[Round]]:
     """All rounds in this very process."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads_per_worker(config))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.run.workers))
     try:
         query, reference = (in_canonical_order(table).features for table in tables)
         return fit(query, reference, config)

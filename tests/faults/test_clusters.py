@@ -20,7 +20,7 @@ from cvgl_ray.config import load_config
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("fault", ["lose_a_node", "crowd_the_object_store"])
+@pytest.mark.parametrize("fault", ["lose_a_node", "crowd_the_object_store", "spread_over_nodes"])
 def test_a_cluster_of_its_own(fault: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [
@@ -103,9 +103,40 @@ def lose_a_node(folder: str) -> None:
     cluster.shutdown()  # it leaves its address in Ray's folder, where the next `ray.init` looks
 
 
+def spread_over_nodes(folder: str) -> None:
+    """Two workers, two shards and two nodes beside a head without CPUs: each node has one of either."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    output = Path(folder)
+    memory = {"object_store_memory": 100_000_000}
+    head = {"num_cpus": 0, "include_dashboard": False, **memory}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    nodes = [cluster.add_node(num_cpus=2, **memory) for _ in range(2)]
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    settings = ("mstep.rounds=40", "run.workers=2", "estep.neighbourhood=0", "estep.shards=2")
+    config = load_config(None, ("run.agreement=false", *settings))
+
+    def look() -> dict[str, list[int]]:
+        awaited(lambda: len(checkpoints(output)) > 1, "two rounds")
+        raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
+        titles = ("TrainWorker", "IndexShard", "IndexActor")
+        return {title: [len(named(title, raylet)) for raylet in raylets] for title in titles}
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(look)
+        on_ray(two_views(), config, output)
+        placed = found.result(timeout=1)
+    print(placed)
+    assert placed["TrainWorker"] == placed["IndexShard"] == [1, 1]
+    assert sum(placed["IndexActor"]) == 1
+    ray.shutdown()
+    cluster.shutdown()
+
+
 def last_checkpoint_round(output: Path) -> int:
     """Of the newest checkpoint that is whole; it is left where it is."""
-    from cvgl_ray.distributed.checkpoints import load_checkpoint
+    from cvgl_ray.storage.checkpoints import load_checkpoint
 
     for name in reversed(checkpoints(output)):
         try:

@@ -15,11 +15,11 @@ import torch
 
 from cvgl_ray.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import last_state, save_checkpoint
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.storage import run_folder
+from cvgl_ray.storage.checkpoints import keep_newest, last_state, save_checkpoint
 from cvgl_ray.storage.files import write_json
 
 PAIRS = [("drone/1.jpg", "satellite/1.jpg", 0.5)]
@@ -145,20 +145,67 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path: Path) 
     faults: list[Callable[[bytes], bytes]] = [truncated, lambda content: flipped(content, rng)] * 20
     for number, fault in enumerate(faults):
         root = tmp_path / str(number)
-        for step in range(3):
-            folder = root / f"checkpoint_{step}"
-            folder.mkdir(parents=True)
-            save_checkpoint({"rounds_done": step, "weights": torch.full((8, 8), float(step))}, folder)
-        newest = root / "checkpoint_2" / "learner.pt"
-        newest.write_bytes(fault(newest.read_bytes()))
+        checkpoints(root, 3)
+        [newest] = (root / "checkpoint_2").iterdir()
+        damaged = fault(newest.read_bytes())
+        newest.write_bytes(damaged)
         (root / "checkpoint_manager_snapshot.json").write_text("")
-        state = last_state(root)
-        assert state is not None
-        done = state["rounds_done"]
-        assert done == 1 or (done == 2 and fault is not truncated)  # some bits of a zip file mean nothing
-        assert torch.equal(state["weights"], torch.full((8, 8), float(done)))
-        assert names(root) == [f"checkpoint_{done}"]
+        for _ in range(2):
+            state = last_state(root)
+            assert state is not None
+            assert state["rounds_done"] == 1
+            assert torch.equal(state["weights"], torch.full((8, 8), 1.0))
+        assert (root / "damaged_checkpoint_2" / newest.name).read_bytes() == damaged
+        assert "checkpoint_0" in names(root)
+        keep_newest(root)
+        assert names(root) == ["checkpoint_1", "damaged_checkpoint_2"]
     assert last_state(tmp_path / "none") is None
+
+
+def checkpoints(root: Path, count: int) -> None:
+    for step in range(count):
+        folder = root / f"checkpoint_{step}"
+        folder.mkdir(parents=True)
+        save_checkpoint({"rounds_done": step, "weights": torch.full((8, 8), float(step))}, folder)
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_costs_nothing(tmp_path: Path) -> None:
+    checkpoints(tmp_path, 2)
+    [newest] = (tmp_path / "checkpoint_1").iterdir()
+    content = newest.read_bytes()
+    newest.unlink()
+    newest.mkdir()  # what it holds cannot be read, which root may everywhere else
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match="Is a directory"):
+        last_state(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    newest.rmdir()
+    (tmp_path / "checkpoint_2").mkdir()  # its writer was killed before it wrote anything
+    newest.write_bytes(content)
+    state = last_state(tmp_path)
+    assert state is not None
+    assert state["rounds_done"] == 1
+
+
+def test_a_damaged_checkpoint_is_set_aside_under_a_uri_too(tmp_path: Path) -> None:
+    there = tmp_path / "store"
+    checkpoints(there / "train", 2)
+    [newest] = (there / "train/checkpoint_1").iterdir()
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with run_folder.opened(f"file://{there}") as folder:
+        folder.fetch("train")
+        assert last_state(folder.path / "train")
+        keep_newest(folder.path / "train")
+        folder.prune("train")
+    files = {path.parent.name for path in (there / "train").rglob("*") if path.is_file()}
+    assert files == {"checkpoint_0", "damaged_checkpoint_1"}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint_0").mkdir()
+    (tmp_path / "checkpoint_0/learner.pt").touch()
+    with pytest.raises(InputError, match=r"is a checkpoint of an earlier version .* choose another --output"):
+        last_state(tmp_path)
 
 
 class Trap:
@@ -176,7 +223,8 @@ def test_a_checkpoint_that_somebody_put_there_executes_nothing(tmp_path: Path) -
     folder.mkdir(parents=True)
     sprung = tmp_path / "sprung"
     save_checkpoint({"rounds_done": Trap(sprung)}, folder)
-    assert last_state(tmp_path / "train") is None
+    with pytest.raises(InputError, match="is no checkpoint that this version reads"):
+        last_state(tmp_path / "train")
     assert not sprung.exists()
 
 

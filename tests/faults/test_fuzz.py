@@ -27,7 +27,7 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.features.pixels import BrokenImageError, decode
 from cvgl_ray.features.store import read_table
 from cvgl_ray.features.weights import build_model
-from cvgl_ray.storage import run_folder
+from cvgl_ray.storage import run_record
 
 MORE = int(os.environ.get("FUZZ_MORE", "1"))  # so many times as long, and with other examples each time
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
@@ -116,7 +116,7 @@ def test_overrides(overrides: list[str]) -> None:
 def test_run_files(tmp_path_factory: pytest.TempPathFactory, tree: Any) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "run.json").write_text(json.dumps({"config": tree}))
-    only_clear_errors(lambda: run_folder.claim(folder, Config()))
+    only_clear_errors(lambda: run_record.claim(folder, "train", Config()))
 
 
 @cache

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROUNDS = 30
 # One image a batch and a part a batch: a run is interrupted amid many of them.
-EVERY_BATCH = "import cvgl_ray.distributed.pixel_pipeline as pipeline; pipeline.SECONDS_A_PART = 0.0"
+EVERY_BATCH = "import cvgl_ray.features.collecting as collecting; collecting.SECONDS_PER_PART = 0.0"
 GO_ON = "start the same command again to go on"
 
 

@@ -21,6 +21,9 @@ from tables import assert_same, on_ray, two_views, undisturbed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cvgl_ray.config import Config, load_config
+from cvgl_ray.distributed import watch
+from cvgl_ray.distributed.index import TRIES
+from cvgl_ray.errors import GaveUpError, InputError
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(600)]
 
@@ -189,6 +192,69 @@ def test_a_soak_with_random_kills_ends_and_leaks_nothing(tmp_path: Path) -> None
             growth = np.median(sizes[-quarter:]) - np.median(sizes[quarter : 2 * quarter])
             print(f"process {process}: {sizes[-1] / 2**20:.0f} MiB, grown by {growth / 2**20:.1f}")
             assert growth < 40 * 2**20
+
+
+def test_an_index_that_dies_of_the_same_cause_ends_the_training(tmp_path: Path) -> None:
+    stop, killed = threading.Event(), set()
+
+    def kill_whenever_it_matches() -> None:
+        while not stop.wait(0.002):
+            for process in named("IndexActor.match"):
+                os.kill(process, signal.SIGKILL)
+                killed.add(process)
+
+    killer = threading.Thread(target=kill_whenever_it_matches)
+    killer.start()
+    began = time.monotonic()
+    try:
+        # A match that takes a while, so that no round slips through.
+        with pytest.raises(
+            GaveUpError, match=r"^the index gave up round 0 after 3 tries: .*too little memory"
+        ):
+            on_ray(two_views(places=3000, dimension=256), configured("linear", 3), tmp_path)
+    finally:
+        stop.set()
+        killer.join()
+    assert len(killed) == TRIES
+    assert time.monotonic() - began < 120
+    awaited(lambda: ray.available_resources().get("CPU") == 2, "all CPUs free again")
+
+
+def test_bad_input_in_a_worker_is_never_tried_again(tmp_path: Path) -> None:
+    stop, workers = threading.Event(), set()
+
+    def look() -> None:
+        while not stop.wait(0.05):
+            workers.update(named("TrainWorker"))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        with pytest.raises(InputError, match="no longer finite in round 0"):
+            on_ray(two_views(), configured("linear", 3, "mstep.learning_rate=1e30"), tmp_path)
+    finally:
+        stop.set()
+        looking.join()
+    assert len(workers) == 1
+    awaited(lambda: ray.available_resources().get("CPU") == 2, "all CPUs free again")
+
+
+def test_it_is_said_what_a_training_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @ray.remote(num_cpus=2)
+    def occupy() -> None:
+        time.sleep(8)
+
+    monkeypatch.setattr(watch, "SECONDS_PER_LINE", 1.0)
+    others = occupy.remote()
+    time.sleep(1)
+    with caplog.at_level("INFO"):
+        on_ray(two_views(), load_config(None, ("mstep.rounds=1", "run.agreement=false")), tmp_path)
+    ray.get(others)
+    said = [line for line in caplog.messages if line.startswith("training waits")]
+    assert len(said) > 1
+    assert said[0] == "training waits for 1 x (1 CPU): 0 CPUs are free now (2 CPUs and 0 GPUs on 1 node)"
 
 
 def resident(process: int) -> int:

@@ -15,9 +15,9 @@ from tiny import DRONE_IMAGES, PLACES, configured, write_places
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog.layouts import scan
 from cvgl_ray.distributed.localize import localize
-from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.canonical import in_canonical_order
 from cvgl_ray.features.store import select
 from cvgl_ray.reports.legend import MEANING
 from cvgl_ray.reports.projector import SIDE_PX
@@ -36,7 +36,7 @@ def test_training_leaves_bundle_metrics_and_logs(run: Path) -> None:
     figures = report["adapted"]["drone->satellite"]
     assert (figures["queries"], figures["gallery"]) == (DRONE_IMAGES * PLACES, PLACES)
     assert report["adapted"]["satellite->drone"]["R@1"] > 50  # the patterns are easy; chance is 4 %
-    assert report["labels_read"] is False
+    assert (report["labels_read"], report["evaluated_with_labels"]) == (False, True)
     assert 0 < report["selection"]["mutual"] <= 1
     kept = report["selection"]["rounds"]
     pairs = pq.read_table(run / "bundle/pseudo_labels.parquet")
@@ -149,12 +149,26 @@ def test_broken_images_are_named_and_survived(places: Path, tmp_path: Path) -> N
         extract_stage(configured(data, "features.max_rejected=0.01"), output)
 
 
-def test_evaluation_refuses_features_of_another_kind(run: Path, places: Path, tmp_path: Path) -> None:
+def test_an_evaluation_starts_from_the_bundles_configuration(run: Path, places: Path, tmp_path: Path) -> None:
     cache = f"features.cache={run / 'features'}"
-    report = evaluate_stage(configured(places, cache), run / "bundle", tmp_path)
+    report, folder = evaluate_stage(run / "bundle", tmp_path / "e", overrides=(cache,))
+    assert folder == str(tmp_path / "e")
     assert report == json.loads((run / "metrics.json").read_text())
-    with pytest.raises(InputError, match="other features of view 'drone'"):
-        evaluate_stage(configured(places, cache, "backbone.pooling=max"), run / "bundle", tmp_path)
+    assert json.loads((tmp_path / "e/run.json").read_text())["stage"] == "evaluate"
+    with pytest.raises(
+        InputError, match=r"another configuration \(backbone\.pooling was 'mean', now 'max'\)"
+    ):
+        evaluate_stage(run / "bundle", tmp_path / "new", overrides=("backbone.pooling=max",))
+    assert not (tmp_path / "new" / "catalog.parquet").exists()
+
+
+def test_an_evaluation_never_replaces_a_trainings_figures(run: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in run.glob("*.*")}
+    report, folder = evaluate_stage(None, run, overrides=("retrieval.scores=cosine",))
+    assert folder == f"{run}/evaluation"
+    assert json.loads((run / "evaluation/metrics.json").read_text()) == report
+    assert report["retrieval"]["scores"] == "cosine"
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_localize_names_the_place_and_its_coordinates(run: Path, places: Path, tmp_path: Path) -> None:
@@ -165,18 +179,22 @@ def test_localize_names_the_place_and_its_coordinates(run: Path, places: Path, t
     query = places / "test/query_satellite/0005/image-0.png"  # the very picture: similarity must put it first
     bundle = tmp_path / "bundle"
     shutil.copytree(run / "bundle", bundle)
-    found = localize(bundle, str(gallery), [places / "test/query_drone/0005/image-1.png", query], 3, tmp_path)
+    found = localize(bundle, str(gallery), [places / "test/query_drone/0005/image-1.png", query], 3)
     assert [len(answer["references"]) for answer in found] == [3, 3]
     best = found[0]["references"][0]
     assert best["image_id"] == "0005/image-0.png"
     assert (best["latitude"], best["longitude"]) == (5.0, -5.0)
     similarities = [reference["similarity"] for reference in found[0]["references"]]
     assert similarities == sorted(similarities, reverse=True)
-    with pytest.raises(InputError, match="k = 99 was asked of a gallery of 12"):
-        localize(bundle, str(gallery), [query], 99, tmp_path)
+    with pytest.raises(InputError, match="--top 99 was asked of a gallery of 12 references; give 1 to 12"):
+        localize(bundle, str(gallery), [query], 99)
+    with pytest.raises(InputError, match=r"--query none\.png: there is no such file"):
+        localize(bundle, str(gallery), ["none.png"], 3)
+    with pytest.raises(InputError, match=r"mstep\.rounds was 3, now 4"):
+        localize(bundle, str(gallery), [query], 3, overrides=("mstep.rounds=4",))
 
     description = json.loads((bundle / "config.json").read_text())
     description["config"]["backbone"]["seed"] = 1  # other weights, as where a checkpoint's file was replaced
     (bundle / "config.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match="trained on other features of view 'drone' than are made here"):
-        localize(bundle, str(gallery), [query], 3, tmp_path)
+        localize(bundle, str(gallery), [query], 3)

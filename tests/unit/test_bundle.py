@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cvgl_ray.bundle import Bundle, load_bundle, save_bundle
+from cvgl_ray.bundle import ARRAYS, Bundle, load_bundle, save_bundle
 from cvgl_ray.config import Config
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
@@ -15,6 +15,8 @@ from cvgl_ray.errors import InputError
 PAIRS = [("drone/1.jpg", "satellite/ü 1.jpg", 0.5), ("drone/2.jpg", "satellite/2.jpg", 0.25)]
 RECIPES = {"drone": {"backbone": "vit", "layers": [1, "final"]}, "satellite": {"backbone": "vit"}}
 
+TRAINED_ON = np.arange(3, dtype=np.uint64), np.arange(2, dtype=np.uint64)
+FILES = ["config.json", "metrics.json", *(f"{name}.safetensors" for name in ARRAYS)]
 BANKS = np.eye(3, 8, dtype=np.float16), np.ones((2, 8), np.float16)
 
 
@@ -24,7 +26,7 @@ def bundle(dimension=8, **adapter):
     with torch.no_grad():
         for value in made.state_dict().values():
             value.add_(torch.rand_like(value))
-    return Bundle(made, BANKS, config, RECIPES, {"mutual": 0.5})
+    return Bundle(made, BANKS, config, RECIPES, {"mutual": 0.5}, TRAINED_ON)
 
 
 def edit(path, change):
@@ -53,6 +55,8 @@ def test_roundtrip(tmp_path, adapter):
     assert not loaded.adapter.training
     for bank, expected in zip(loaded.banks, BANKS, strict=True):
         np.testing.assert_array_equal(bank, expected)
+    for digests, expected in zip(loaded.trained_on, TRAINED_ON, strict=True):
+        np.testing.assert_array_equal(digests, expected)
     table = pq.read_table(tmp_path / "run" / "bundle" / "pseudo_labels.parquet")
     assert [tuple(row.values()) for row in table.to_pylist()] == PAIRS
     assert table.column_names == ["query", "reference", "cosine"]
@@ -79,7 +83,8 @@ def test_a_save_that_fails_leaves_the_earlier_bundle(tmp_path, fault):
     earlier = bundle()
     save_bundle(tmp_path / "b", earlier, PAIRS)
     files = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
-    broken = Bundle(bundle().adapter, BANKS, Config(), {"drone": object()} if fault == "recipes" else {}, {})
+    recipes = {"drone": object()} if fault == "recipes" else {}
+    broken = Bundle(bundle().adapter, BANKS, Config(), recipes, {}, TRAINED_ON)
     with pytest.raises((TypeError, ValueError)):
         save_bundle(tmp_path / "b", broken, [("drone/1.jpg",), ("a", "b")] if fault == "pairs" else [])
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == files
@@ -87,7 +92,7 @@ def test_a_save_that_fails_leaves_the_earlier_bundle(tmp_path, fault):
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors", "bank.safetensors"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(tmp_path, name):
     save_bundle(tmp_path / "b", bundle(), PAIRS)
     (tmp_path / "b" / name).unlink()
@@ -103,7 +108,7 @@ def test_a_folder_that_is_no_bundle(tmp_path):
         load_bundle(tmp_path / "b" / "adapter.safetensors")
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.json", "adapter.safetensors", "bank.safetensors"])
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("size", [0, 0.6])
 def test_a_truncated_file(tmp_path, name, size):
     save_bundle(tmp_path / "b", bundle(), PAIRS)
@@ -124,7 +129,7 @@ def test_a_truncated_file(tmp_path, name, size):
         (lambda d: d["config"].update(surprise=1), "surprise"),
         (lambda d: d.update(dimension="eight"), "cannot be read"),
         (lambda d: d.pop("recipes"), "no key 'recipes'"),
-        (lambda d: d.update(format=1), "its format is 1, expected 3"),
+        (lambda d: d.update(format=1), "its format is 1, expected 4"),
     ],
 )
 def test_a_tampered_description(tmp_path, change, reason):

@@ -32,8 +32,10 @@ def test_scan_two_folders(root, as_uri):
 def test_missing_and_empty_views(root):
     with pytest.raises(InputError, match=r"there is no folder .*plane"):
         folders.scan(str(root), "plane", "satellite")
-    (root / "satellite" / "1.jpeg").rename(root / "satellite" / "1.tif")
-    with pytest.raises(InputError, match=r"empty view 'satellite': .*satellite' holds no"):
+    (root / "satellite" / "1.jpeg").rename(root / "satellite" / "1.tfw")
+    with pytest.raises(
+        InputError, match=r"empty view 'satellite': .*satellite' holds no image \(JPEG, .*; found: 1 \.tfw\)"
+    ):
         folders.scan(str(root))
 
 

@@ -68,5 +68,19 @@ def test_an_unknown_layout_lists_the_known(university):
         lambda: layouts.scan("vigor", university, "drone", "satellite"),
         lambda: layouts.load_labels("vigor", university, catalog),
     ):
-        with pytest.raises(InputError, match="no layout 'vigor': give one of university1652, folders"):
+        with pytest.raises(InputError, match="no layout 'vigor': give one of auto, university1652, folders"):
             call()
+
+
+def test_a_layout_is_known_by_its_folders(university, tmp_path):
+    assert layouts.scan("auto", university, "drone", "satellite") == layouts.scan(
+        "university1652", university, "drone", "satellite"
+    )
+    for view in ("street", "satellite"):
+        (tmp_path / view).mkdir()
+        (tmp_path / view / "1.jpg").write_bytes(b"")
+    catalog = layouts.scan("auto", str(tmp_path), "street", "satellite")
+    assert catalog.image_ids == ["street/1.jpg", "satellite/1.jpg"]
+    assert layouts.load_labels("auto", str(tmp_path), catalog) is None
+    with pytest.raises(InputError, match="holds neither the folders drone and satellite nor train and test"):
+        layouts.scan("auto", str(tmp_path), "drone", "satellite")

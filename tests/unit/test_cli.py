@@ -4,15 +4,21 @@ import errno
 import json
 import logging
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cvgl_ray import __version__, cli
+from cvgl_ray.catalog.table import Catalog
+from cvgl_ray.config import load_config
 from cvgl_ray.errors import InputError
+from cvgl_ray.synthetic.untrained import UNTRAINED
 
 
 @pytest.fixture
@@ -40,13 +46,26 @@ def stages(monkeypatch):
 
 
 def raising(error: BaseException) -> Any:
-    def stage(*_: Any) -> None:
+    def stage(*_: Any, **__: Any) -> None:
         raise error
 
     return stage
 
 
+COMMANDS = ("synth", "extract", "train", "tune", "evaluate", "localize", "quickstart", "config")
 REPORT: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": {}}
+
+
+def catalog(folder: Path) -> None:
+    """What a run over University-1652's layout leaves of its data set."""
+    names = {"query_drone/7/a b": ("drone", "query"), "gallery_satellite/7/c": ("satellite", "gallery")}
+    names |= {"gallery_satellite/8/d": ("satellite", "gallery")}
+    rows = [
+        {"image_id": f"test/{name}.jpg", "uri": f"/d/test/{name}.jpg", "view": view, "split": split}
+        for name, (view, split) in names.items()
+    ]
+    folder.mkdir()
+    Catalog.from_rows(rows).write(str(folder / "catalog.parquet"))
 
 
 def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +85,7 @@ def test_help_needs_neither_ray_nor_torch():
     assert done.returncode == 0
     assert done.stdout.endswith("imported: []\n")
     assert done.stderr == ""
-    for command in ("synth", "extract", "train", "tune", "evaluate", "localize"):
+    for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
 
 
@@ -74,12 +93,12 @@ def test_an_unknown_key_needs_neither_ray_nor_torch(tmp_path):
     done = fresh("train", "--output", str(tmp_path / "run"), "--set", "mstep.roundz=3")
     assert done.returncode == 2
     assert done.stdout == "imported: []\n"
-    assert done.stderr.startswith("cvgl-ray: unknown key 'mstep.roundz' in the configuration; valid keys")
+    assert done.stderr.startswith("cvgl-ray: unknown key 'mstep.roundz' in the configuration (did you")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", ["synth", "extract", "train", "tune", "evaluate", "localize"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(run, command):
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
@@ -112,11 +131,14 @@ def test_no_command_shows_the_help(run):
             ["localize", "--bundle", "b", "--gallery", "g", "--query", "q", "--top", "0"],
             "0 is not in the range x>=1",
         ),
+        (["config", "adaptor"], "there is no section 'adaptor' (did you mean 'adapter'?)"),
         (["synth", "--output", "s3://b/w"], "'s3://b/w' is a URI, and this takes a folder of this machine"),
         (["evaluate", "--output", "x", "--bundle", "s3://b/w"], "'s3://b/w' is a URI, and this takes"),
         (["synth", "--output", "w", "--places", "many"], "'many' is not a valid integer"),
+        (["synth", "--output", "w", "--flight", "--views", "3"], "--views was given with --flight, where"),
+        (["synth", "--output", "w", "--photos", "9"], "--photos was given without --flight, where it means"),
         (["synth", "--output", "w", "--image-size", "8"], "8 is not in the range x>=32"),
-        (["train", "--output", "x", "--config", "none.toml"], "configuration none.toml cannot be read"),
+        (["train", "--output", "x", "--config", "none.toml"], "--config none.toml: the file cannot be read"),
         (
             ["tune", "--output", "x", "--set", "tune.trials=3"],
             "'tune': space is empty; name at least one key",
@@ -145,15 +167,15 @@ def test_bad_input_that_a_stage_finds_is_one_line_too(run, stages, command):
 
 
 def test_other_packages_chatter_stays_out_of_standard_error(run, stages, monkeypatch):
-    def chat(*_: Any) -> dict[str, Any]:
+    def chat(*_: Any, **__: Any) -> tuple[dict[str, Any], str]:
         logging.getLogger("faiss.loader").info("chatter")
         logging.getLogger("cvgl_ray.stage").info("news")
-        return REPORT
+        return REPORT, "x"
 
-    stages.train_stage = chat
+    stages.evaluate_stage = chat
     monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own
     try:
-        code, _, err = run("train", "--output", "x")
+        code, _, err = run("evaluate", "--output", "x")
     finally:
         logging.getLogger("cvgl_ray").setLevel(logging.NOTSET)
     assert (code, err) == (0, "news\n")
@@ -202,8 +224,8 @@ def test_a_fault_of_the_program_is_one_sentence_above_its_traceback(run, stages,
 
 def test_an_output_may_be_a_uri(run, stages):
     calls = []
-    stages.train_stage = lambda _config, output, _address: calls.append(output) or REPORT
-    assert "metrics: s3://bucket/run/metrics.json\n" in run("train", "--output", "s3://bucket/run/")[1]
+    stages.evaluate_stage = lambda _bundle, output, **_: calls.append(output) or (REPORT, output)
+    assert "metrics: s3://bucket/run/metrics.json\n" in run("evaluate", "--output", "s3://bucket/run/")[1]
     assert calls == ["s3://bucket/run"]
 
 
@@ -211,9 +233,9 @@ def test_options_reach_the_stage(run, stages, tmp_path):
     (tmp_path / "c.toml").write_text("[mstep]\nrounds = 3\n")
     calls = []
 
-    def evaluate_stage(config: Any, bundle: Any, output: Any, address: str) -> dict[str, Any]:
-        calls.append((config.mstep.rounds, config.run.seed, str(bundle), str(output), address))
-        return REPORT
+    def evaluate_stage(bundle: Any, output: str, **more: Any) -> tuple[dict[str, Any], str]:
+        calls.append((str(bundle), output, *more.values()))
+        return REPORT, f"{output}/evaluation"
 
     stages.evaluate_stage = evaluate_stage
     options = [
@@ -224,27 +246,35 @@ def test_options_reach_the_stage(run, stages, tmp_path):
         "--output",
         "o",
         "--address",
-        "a:1",
+        "local",
     ]
-    assert run("evaluate", *options)[0] == 0
+    assert "metrics: o/evaluation/metrics.json\n" in run("evaluate", *options)[1]
     assert run("evaluate", *options, "--bundle", "b")[0] == 0
-    assert calls == [(3, 5, "None", "o", "a:1"), (3, 5, "b", "o", "a:1")]
+    rest = ("o", str(tmp_path / "c.toml"), ("run.seed=5",), "local")
+    assert calls == [("None", *rest), ("b", *rest)]
 
 
-def test_a_report_without_labels_says_so(run, stages):
-    stages.train_stage = lambda *_: REPORT
-    code, out, _ = run("train", "--output", "o")
+def test_a_training_ends_with_the_next_command(run, stages, tmp_path):
+    folder = str(tmp_path / "o")
+    stages.train_stage = lambda *_: catalog(tmp_path / "o") or REPORT
+    code, out, _ = run("train", "--output", folder)
     assert code == 0
     assert "no labels" in out
-    assert "metrics: o/metrics.json\nbundle:  o/bundle\n" in out
+    assert f"metrics: {folder}/metrics.json\n" in out
+    assert f"bundle:  {folder}/bundle\n" in out
+    assert out.endswith(
+        f"next:    cvgl-ray localize --bundle {folder}/bundle --gallery /d/test/gallery_satellite "
+        "--query '/d/test/query_drone/7/a b.jpg'\n"
+    )
 
 
 def test_extract_counts_and_names_rejected_images(run, stages):
     broken = [{"uri": f"{i}.jpg", "reason": "the file is empty"} for i in range(7)]
     found = SimpleNamespace(extracted=3, reused=4, rejected=broken)
     stages.extract_stage = lambda *_: SimpleNamespace(extraction=found)
-    code, out, _ = run("extract", "--output", "o")
+    code, out, _ = run("extract", "--set", "dataset.root=/a b", "--output", "o")
     assert code == 0
+    assert out.endswith("next:     cvgl-ray train --set 'dataset.root=/a b' --output o\n")
     assert out.startswith(
         "features: 3 extracted, 4 reused, 7 rejected\n  rejected 0.jpg: the file is empty\n"
     )
@@ -255,10 +285,50 @@ def test_localize_prints_coordinates_where_they_are_known(run, monkeypatch):
     known = {"image_id": "a.jpg", "uri": "/a.jpg", "similarity": 0.5, "latitude": 1.5, "longitude": -2.25}
     unknown = known | {"image_id": "b.jpg", "latitude": None, "longitude": None}
     found = [{"query": "q.jpg", "references": [known, unknown]}]
-    module = SimpleNamespace(localize=lambda *_: found)
+    module = SimpleNamespace(localize=lambda *_, **__: found)
     monkeypatch.setitem(sys.modules, "cvgl_ray.distributed.localize", module)
     options = ["localize", "--bundle", "b", "--gallery", "g", "--query", "q.jpg"]
     code, out, _ = run(*options)
     assert code == 0
     assert out == "q.jpg\n   1  0.500  a.jpg  1.500000, -2.250000\n   2  0.500  b.jpg\n"
     assert json.loads(run(*options, "--json")[1]) == found
+
+
+def test_verbose_gives_messages_level_and_time():
+    code = (
+        "import logging, sys, types\n"
+        "stages = types.ModuleType('stages')\n"
+        "def stage(*_):\n"
+        "    logging.getLogger('cvgl_ray.stages').debug('news')\n"
+        "    sys.exit(0)\n"
+        "stages.train_stage = stage\n"
+        "sys.modules['cvgl_ray.stages'] = stages\n"
+        "from cvgl_ray.cli import main\n"
+        "main()"
+    )
+    for options, expected in (
+        (["train", "--verbose"], r"^[0-9-]{10} [0-9:,]+ DEBUG \d+ cvgl_ray.stages: news\n$"),
+        (["train"], "^$"),
+    ):
+        command = [sys.executable, "-c", code, *options, "--output", "x"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert re.match(expected, done.stderr)
+
+
+def test_synth_prints_a_command_that_needs_no_download(run, tmp_path):
+    world = tmp_path / "a world"
+    options = ("--places", "1", "--test-places", "1", "--views", "1", "--image-size", "32")
+    code, out, _ = run("synth", "--output", str(world), *options)
+    assert code == 0
+    prefix = "next:  cvgl-ray train "
+    assert out.splitlines()[-1].startswith(prefix)
+    words = shlex.split(out.splitlines()[-1].removeprefix(prefix))
+    assert words == [
+        "--config",
+        f"{world}/untrained.toml",
+        "--set",
+        f"dataset.root={world}",
+        "--output",
+        "runs/a world",
+    ]
+    assert load_config(words[1], (words[3],)) == load_config(None, (*UNTRAINED, words[3]))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,17 +38,16 @@ def run(tmp_path: Path, calls: Path) -> Iterator[Run]:
     environment = os.environ | {
         "PATH": f"{fake.parent}:{os.environ['PATH']}",
         "CVGL_RAY_CLUSTER": str(tmp_path / "cluster"),
-        "CVGL_RAY_DASHBOARD_PORT": "8999",
         "RAY_ADDRESS": "elsewhere",
         "CALLS": str(calls),
     }
 
     def run(
-        *arguments: str, failing: str = "nothing", cwd: Path = tmp_path
+        *arguments: str, failing: str = "nothing", cwd: Path = tmp_path, dashboard: int = 8999
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [LOCAL, *arguments],
-            env=environment | {"FAILING": failing},
+            env=environment | {"FAILING": failing, "CVGL_RAY_DASHBOARD_PORT": str(dashboard)},
             cwd=cwd,
             capture_output=True,
             text=True,
@@ -145,3 +145,23 @@ def test_wrong_use_is_answered_in_one_sentence(run: Run) -> None:
         assert found.stderr.startswith("cluster/local.sh: ")
         assert sentence in found.stderr
         assert found.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(run: Run, tmp_path: Path, calls: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = run("up", dashboard=port)
+    assert found.returncode == 1
+    assert found.stderr == (
+        f"cluster/local.sh: port {port} of this machine is taken; choose others by CVGL_RAY_PORT "
+        "(and the one after it) and CVGL_RAY_DASHBOARD_PORT\n"
+    )
+    assert not calls.exists()
+
+
+def test_the_first_start_and_a_later_one_complain_of_nothing(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run("up").stderr == ""
+        assert run("down").returncode == 0
+    (tmp_path / "cluster/head.log").write_text("Ray runtime started.")  # of the cluster before
+    assert run("up", failing="--head").returncode == 1

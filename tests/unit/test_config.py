@@ -88,6 +88,15 @@ def test_override_values_are_toml_or_text(override, value):
             "unknown key 'foo' in the configuration; valid keys here are: dataset, backbone, .*run",
         ),
         ("mstep.roundz=3", "unknown key 'mstep.roundz' .*valid keys here are: rounds, steps_per_round, "),
+        ("mstep.roundz=3", r"\(did you mean 'mstep\.rounds'\?\)"),
+        ("adapter.rounds=3", r"\(did you mean 'mstep\.rounds'\?\)"),
+        ("dataset.layout=folder", "'folders' .did you mean 'folders'.."),
+        ("dataset.layout=university_1652", r"\(did you mean 'university1652'\?\)"),
+        ("adapter.kind=MLP", "should be 'attenuation' or 'linear'$"),
+        (
+            "backbone.layers=[-2, final]",
+            """no TOML: put words in double quotes .*'backbone.layers=\\[-2, "final"\\]'""",
+        ),
         (
             "pretransform.query.turn=1",
             "unknown key 'pretransform.query.turn' .*: projection, orientations, crops",
@@ -183,6 +192,16 @@ def test_an_impossible_combination_is_refused(overrides, message):
 def test_rows_and_an_index_go_with_no_neighbourhood():
     config = load_config(None, ("estep.neighbourhood=0", "estep.rows=5", "estep.index=IVF4,Flat"))
     assert (config.estep.rows, config.estep.index) == (5, "IVF4,Flat")
+
+
+def test_a_file_and_overrides_change_a_base(tmp_path):
+    base = load_config(None, ("adapter.kind=linear", "adapter.width=64", "backbone.layers=[1]", *STRIPS))
+    assert load_config(base=base) == base
+    path = tmp_path / "run.toml"
+    path.write_text("[adapter]\nwidth = 32\n")
+    changed = load_config(path, ("backbone.checkpoint=/c",), base)
+    assert (changed.adapter.kind, changed.adapter.width) == ("linear", 32)
+    assert changed.backbone == base.backbone.model_copy(update={"checkpoint": "/c"})
 
 
 def test_a_section_given_as_a_value_is_refused(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cvgl_ray.em.matching import PseudoLabels, is_mutual, pseudo_labels
+from cvgl_ray.em import matching
+from cvgl_ray.em.matching import PseudoLabels, is_mutual, labels_of_asked, pseudo_labels
 from cvgl_ray.em.neighbourhood import MAX_ENTRIES, neighbourhood_scores, view_graph
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import unit_rows
@@ -71,6 +72,27 @@ def test_pseudo_labels_equal_a_dense_oracle(sizes, scores, match):
         np.testing.assert_allclose(labels.margin, best - second, atol=1e-5)
     else:
         assert not labels.margin.any()
+
+
+@pytest.mark.parametrize("sizes", [(40, 40), (57, 13), (16, 64)])
+@pytest.mark.parametrize("scores", ["cosine", "csls"])
+@pytest.mark.parametrize("match", ["argmax", "mutual"])
+def test_queries_that_are_asked_alone_get_the_labels_they_get_among_all(monkeypatch, sizes, scores, match):
+    monkeypatch.setattr(matching, "SHORTLIST", 64)  # so that no candidate is missed
+    query, reference = rows(sizes[0], seed=1, offset=0.3), rows(sizes[1], seed=2, offset=0.3)
+    policy = {"scores": scores, "neighbours": 5, "match": match, "threshold": 0.2}
+    everyone = pseudo_labels(query, reference, **policy)
+    asked = np.arange(0, sizes[0], 3)
+    some = labels_of_asked(query, reference, asked, **policy)
+    for name in ("of_query", "best_of_query"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(everyone, name)[asked])
+    for name in ("cosine", "margin"):
+        np.testing.assert_allclose(getattr(some, name), getattr(everyone, name)[asked], atol=1e-6)
+    assert is_mutual(some.best_of_query, some.best_of_reference).sum() == (
+        is_mutual(everyone.best_of_query, everyone.best_of_reference)[asked].sum()
+        if scores == "csls" or match == "mutual"
+        else 0
+    )
 
 
 @pytest.mark.parametrize("sizes", [(31, 12), (25, 25), (9, 20)])

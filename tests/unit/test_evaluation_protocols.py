@@ -1,10 +1,15 @@
+import numpy as np
 import pytest
 import torch
 
 from cvgl_ray.catalog.table import Catalog, Labels
+from cvgl_ray.config import Dataset
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.embedded import queries_trained_on
 from cvgl_ray.evaluation.metrics import geodesic_error_m
-from cvgl_ray.evaluation.protocols import Direction, directions, evaluate_direction
+from cvgl_ray.evaluation.protocols import Direction, Retrieved, directions, evaluate_direction, examples
+from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.views import row_digests
 
 
 def image(image_id, view, split, latitude=None, longitude=None):
@@ -92,3 +97,30 @@ def test_evaluate_direction_refuses_missing_labels():
     partial = Labels.from_places({"q0": "a", "q1": "b", "g0": "a"})
     with pytest.raises(InputError, match="2 of 3 images have no label"):
         evaluate_direction(direction, query, gallery, partial)
+
+
+def test_examples_are_evenly_spaced_queries_with_their_best_references():
+    rows = [image(f"{view}/{n}.jpg", view, "train") for view in ("drone", "satellite") for n in range(4)]
+    direction = directions(Catalog.from_rows(rows), "drone", "satellite")[0]
+    labels = Labels.from_places({row["image_id"]: row["image_id"].split("/")[1] for row in rows})
+    swapped = torch.eye(4)[[1, 0, 2, 3]]  # the first two satellite images are each other's
+    first, last = examples(direction, torch.eye(4), swapped, labels, count=2, depth=1)
+    assert first == Retrieved("/root/drone/0.jpg", ["/root/satellite/1.jpg"], [False])
+    assert last == Retrieved("/root/drone/3.jpg", ["/root/satellite/3.jpg"], [True])
+
+
+def test_it_is_known_whether_an_image_asked_about_was_trained_on():
+    rows = np.arange(12, dtype=np.float16).reshape(4, 3)
+    tables = {
+        "drone": FeatureTable(["test/query_drone/2/a.jpg", "test/gallery_drone/2/a.jpg"], rows[:2]),
+        "satellite": FeatureTable(["test/query_satellite/2/a.jpg"], rows[2:3]),
+    }
+    found = directions(Catalog.from_rows(UNIVERSITY), "drone", "satellite")
+    dataset, other = Dataset(), row_digests(rows[3:])
+    for trained_on, expected in (
+        ((other, other), False),
+        ((row_digests(rows[:1]), other), True),
+        ((row_digests(rows[1:2]), other), False),  # a gallery's image may be known
+        ((other, row_digests(rows[2:3])), True),
+    ):
+        assert queries_trained_on(found, tables, trained_on, dataset) == expected

@@ -48,7 +48,7 @@ def test_picture_to_feature_equals_timm_by_hand(name):
         output = model(name).forward_features(transform(image)[None])
     tokens = output[:, 1:] if output.ndim == 3 else output.flatten(2).transpose(1, 2)
     made = backbone(name)
-    found = made.embed(made.prepare(image, ONCE)[None], ONCE)
+    found = made.embed(made.preparing.prepare(image, ONCE)[None], ONCE)
     assert found.dtype == np.float32
     assert_features(found, gem(tokens, 3.0))
 
@@ -193,7 +193,9 @@ def test_a_backbone_survives_the_way_to_another_process():
     np.testing.assert_array_equal(
         made.embed(batch(), ONCE), backbone(layers=(1, "final")).embed(batch(), ONCE)
     )
-    np.testing.assert_array_equal(made.prepare(photo(50, 70), ONCE), backbone().prepare(photo(50, 70), ONCE))
+    np.testing.assert_array_equal(
+        made.preparing.prepare(photo(50, 70), ONCE), backbone().preparing.prepare(photo(50, 70), ONCE)
+    )
 
 
 def test_the_model_is_frozen_and_in_evaluation_mode():

@@ -2,11 +2,13 @@
 
 import pytest
 import timm
+import torch
 from backbones import ONCE, backbone, photo
 from torch import nn
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
+from cvgl_ray.features.weights import build_model
 
 
 @pytest.mark.parametrize(
@@ -50,9 +52,36 @@ def test_a_projection_that_hides_from_hooks_is_refused():
         FrozenBackbone(eva, layers=(0,), facet="value")
     plain = timm.models.eva.Eva(img_size=32, embed_dim=16, depth=1, num_heads=1, qkv_bias=False)
     made = FrozenBackbone(plain, layers=(0,), facet="value", image_size=32)
-    assert made.embed(made.prepare(photo(), ONCE)[None], ONCE).shape == (1, 16)
+    assert made.embed(made.preparing.prepare(photo(), ONCE)[None], ONCE).shape == (1, 16)
 
 
 def test_a_model_without_intermediate_layers_is_refused():
     with pytest.raises(InputError, match=r'Linear gives no intermediate layers; use layers = \["final"\]'):
         FrozenBackbone(nn.Linear(1, 1), layers=(0,))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        (
+            "levit_128s",
+            160,
+            r"Levit\w* gives no features of .* 160 x 160 px \(.*\); set .*image_size = 224,",
+        ),
+        (
+            "crossvit_9_240",
+            0,
+            r"CrossVit gives no features of .* 240 x 240 px \(.*\); use other layers or",
+        ),
+    ],
+)
+def test_what_a_model_cannot_do_is_told_when_it_is_tried_out(name, size, message):
+    made = FrozenBackbone(build_model(name, pretrained=False, image_size=size), image_size=size)
+    with pytest.raises(InputError, match=message):
+        made.try_out()
+
+
+def test_trying_out_leaves_half_precision_as_it_was():
+    made = FrozenBackbone(build_model("test_vit", pretrained=False), dtype=torch.bfloat16)
+    made.try_out()
+    assert {parameter.dtype for parameter in made.model.parameters()} == {torch.bfloat16}

@@ -11,12 +11,15 @@ from PIL import Image
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.pretransform import Pretransform, unroll
+from cvgl_ray.features.tokens import token_maps
 from cvgl_ray.features.weights import build_model
 
 
 def test_preparing_a_picture_of_the_models_size_changes_nothing():
     made = backbone(crop_fraction=1.0)
-    np.testing.assert_array_equal(made.prepare(photo(), ONCE)[0], np.asarray(photo()).transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        made.preparing.prepare(photo(), ONCE)[0], np.asarray(photo()).transpose(2, 0, 1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -25,34 +28,38 @@ def test_preparing_a_picture_of_the_models_size_changes_nothing():
 )
 def test_preparing_without_a_crop_is_one_resize(interpolation, resampling):
     image = photo(200, 200)
-    found = backbone(crop_fraction=1.0, image_size=96, interpolation=interpolation).prepare(image, ONCE)
+    found = backbone(crop_fraction=1.0, image_size=96, interpolation=interpolation).preparing.prepare(
+        image, ONCE
+    )
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[0], np.asarray(image.resize((96, 96), resampling)).transpose(2, 0, 1))
 
 
 def test_preparing_resizes_the_shorter_side_and_takes_the_middle():
     image = photo(320, 128)
-    found = backbone(crop_fraction=0.5, image_size=32).prepare(image, ONCE)[0]
+    found = backbone(crop_fraction=0.5, image_size=32).preparing.prepare(image, ONCE)[0]
     resized = np.asarray(image.resize((160, 64), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(found, resized[16:48, 64:96].transpose(2, 0, 1))
 
 
 def test_each_crop_is_prepared_apart():
     image, made = photo(200, 200), backbone(crop_fraction=1.0)
-    whole, half = made.prepare(image, Pretransform(crops=(1.0, 0.5)))
-    np.testing.assert_array_equal(whole, made.prepare(image, ONCE)[0])
-    np.testing.assert_array_equal(half, made.prepare(image.crop((50, 50, 150, 150)), ONCE)[0])
+    whole, half = made.preparing.prepare(image, Pretransform(crops=(1.0, 0.5)))
+    np.testing.assert_array_equal(whole, made.preparing.prepare(image, ONCE)[0])
+    np.testing.assert_array_equal(half, made.preparing.prepare(image.crop((50, 50, 150, 150)), ONCE)[0])
 
 
 def test_what_exceeds_the_sufficient_side_hardly_changes_a_feature():
     made, view = backbone(crop_fraction=0.5, image_size=32), Pretransform(crops=(0.8, 0.5))
-    assert made.sufficient_side(ONCE) == 2 * 64
-    assert made.sufficient_side(view) == 2 * 128
+    assert made.preparing.sufficient_side(ONCE) == 2 * 64
+    assert made.preparing.sufficient_side(view) == 2 * 128
     stream = io.BytesIO()
     photo(40, 40).resize((600, 600), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=95)
-    sides = [decode(stream.getvalue(), side) for side in (0, made.sufficient_side(view), 64)]
+    sides = [decode(stream.getvalue(), side) for side in (0, made.preparing.sufficient_side(view), 64)]
     assert [picture.width for picture in sides] == [600, 300, 75]
-    whole, half, too_small = (made.embed(made.prepare(picture, view)[None], view)[0] for picture in sides)
+    whole, half, too_small = (
+        made.embed(made.preparing.prepare(picture, view)[None], view)[0] for picture in sides
+    )
     assert 1 - whole @ half < 1e-4
     assert 1 - whole @ half < 0.1 * (1 - whole @ too_small)
 
@@ -60,7 +67,7 @@ def test_what_exceeds_the_sufficient_side_hardly_changes_a_feature():
 def test_a_panorama_is_resized_whole():
     image = photo(500, 100)
     made = backbone("test_resnet", image_size=(32, 160), interpolation="bicubic")
-    found = made.prepare(image, STREET)
+    found = made.preparing.prepare(image, STREET)
     resized = np.asarray(image.resize((160, 32), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(found[0], resized.transpose(2, 0, 1))
 
@@ -68,7 +75,7 @@ def test_a_panorama_is_resized_whole():
 def test_a_tile_is_cropped_brought_to_a_square_and_unrolled():
     image = photo(300, 200)
     view = Pretransform(crops=(1.0, 0.5), projection="polar")
-    found = backbone("test_resnet", image_size=(32, 128)).prepare(image, view)
+    found = backbone("test_resnet", image_size=(32, 128)).preparing.prepare(image, view)
     assert found.shape == (2, 3, 32, 128)
     for crop, half in zip(found, (100, 50), strict=True):
         middle = image.crop((150 - half, 100 - half, 150 + half, 100 + half))
@@ -82,7 +89,7 @@ def test_every_family_takes_a_strip(name):
     strip = FrozenBackbone(
         build_model(name, pretrained=False, image_size=(64, 256)), layers=(1, "final"), image_size=(64, 256)
     )
-    found = strip.embed(np.stack([strip.prepare(photo(700, 150), STREET)]), STREET)
+    found = strip.embed(np.stack([strip.preparing.prepare(photo(700, 150), STREET)]), STREET)
     assert np.linalg.norm(found) == pytest.approx(1)
 
 
@@ -92,12 +99,16 @@ def test_a_strips_tokens_keep_their_places():
     )
     both = FrozenBackbone(strip.model, layers=(5,), facet="key")
     pixels = torch.rand(1, 3, 32, 128)
-    assert {found.grid for found in [*strip._maps(pixels), *both._maps(pixels)]} == {(2, 8)}
+    assert {
+        found.grid
+        for made in (strip, both)
+        for found in token_maps(made.model, pixels, made.layers, made.facet)
+    } == {(2, 8)}
 
 
 def test_the_mean_over_rolls_ignores_where_the_seam_is():
     made = backbone("test_resnet", image_size=(32, 128))
-    pixels = made.prepare(photo(512, 128), STREET)[None]
+    pixels = made.preparing.prepare(photo(512, 128), STREET)[None]
     rolled = np.roll(pixels, 16, axis=-1)
     eight = Pretransform(orientations=8, projection="panorama")
     np.testing.assert_allclose(made.embed(rolled, eight), made.embed(pixels, eight), atol=1e-5)
@@ -125,7 +136,7 @@ def test_unrolled_tiles_find_street_panoramas_of_any_heading_better_than_plane_o
     )
 
     def features(made: FrozenBackbone, images: list[Image.Image], view: Pretransform) -> np.ndarray:
-        rows = made.embed(np.stack([made.prepare(image, view) for image in images]), view)
+        rows = made.embed(np.stack([made.preparing.prepare(image, view) for image in images]), view)
         return rows - rows.mean(axis=0)
 
     def hits(rows: np.ndarray) -> int:

@@ -13,12 +13,10 @@ import pytest
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import (
     FeatureStore,
-    FeatureTable,
-    check_same_dimension,
+    RowStore,
     fingerprint,
-    read_table,
-    select,
 )
+from cvgl_ray.features.table import FeatureTable, check_same_dimension, read_table, select
 from cvgl_ray.storage.files import file_digest, write_atomically, write_json
 
 RECIPE = {"backbone": {"name": "x"}, "weights": "00"}
@@ -135,6 +133,88 @@ def test_a_truncated_part_is_named(tmp_path):
             read()
 
 
+def wide(store: FeatureStore, count: int = 40, dimension: int = 65_536) -> np.ndarray:
+    """Rows of 128 KiB, so that a part has several row groups: [count, dimension] float16, appended."""
+    made = np.random.default_rng(0).standard_normal((count, dimension)).astype(np.float16)
+    digests = [f"d{row}" for row in range(count)]
+    store.append(digests, [f"{row}.jpg" for row in range(count)], made)
+    return made
+
+
+def test_a_few_rows_are_read_without_the_rest(tmp_path, monkeypatch):
+    store = opened(tmp_path)
+    made = wide(store)
+    [part] = store.folder.glob("part-*.parquet")
+    assert pq.ParquetFile(part).num_row_groups == 5
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("the whole part was read"))
+    again = opened(tmp_path)
+    for asked in ([7], [39, 0], [17, 16, 23, 17]):
+        found = again.load([f"{row}.jpg" for row in asked], [f"d{row}" for row in asked])
+        np.testing.assert_array_equal(found.features, made[asked])
+
+
+def test_all_rows_are_read_whole_and_checked(tmp_path):
+    store = opened(tmp_path)
+    made, everything = wide(store), [f"d{row}" for row in range(40)]
+    np.testing.assert_array_equal(opened(tmp_path).load(everything, everything).features, made)
+
+
+def test_a_flipped_bit_among_many_row_groups_is_caught_or_means_nothing(tmp_path):
+    store = opened(tmp_path)
+    made = wide(store, 24, 32_768)
+    [part] = store.folder.glob("part-*.parquet")
+    content, rng = part.read_bytes(), np.random.default_rng(0)
+    caught = 0
+    tail = len(content) - 3000  # the footer and what lies before it; then anywhere
+    for position in [*rng.integers(tail, len(content), 60), *rng.integers(0, len(content), 40)]:
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        part.write_bytes(damaged)
+        try:
+            found = opened(tmp_path).load(["5"], ["d5"]).features
+        except InputError:
+            caught += 1
+        else:
+            np.testing.assert_array_equal(found, made[[5]])
+        with pytest.raises(InputError):
+            opened(tmp_path).load([f"{row}" for row in range(24)], [f"d{row}" for row in range(24)])
+    assert caught > 20
+
+
+def test_parts_of_before_are_read(tmp_path):
+    """One row group, no checksums of pages, dictionaries, statistics: as this store once wrote."""
+    store, made = opened(tmp_path), rows(3)
+    flat = pa.array(made.astype(np.float16).reshape(-1))
+    columns = {
+        "digest": ["d0", "d1", "d2"],
+        "image_id": ["0", "1", "2"],
+        "view": ["drone"] * 3,
+        "feature": pa.FixedSizeListArray.from_arrays(flat, 3),
+    }
+    stream = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), stream)
+    content = stream.getvalue()
+    (store.folder / f"part-{file_digest(content)}.parquet").write_bytes(content)
+    assert store.digests() == {"d0", "d1", "d2"}
+    np.testing.assert_array_equal(store.load(["2", "0"], ["d2", "d0"]).features, made[[2, 0]])
+
+
+def test_rows_may_be_arrays_of_any_shape_beside_their_mask(tmp_path):
+    store = RowStore(tmp_path, "drone", RECIPE)
+    store.open()
+    rng = np.random.default_rng(0)
+    cells, mask = rng.standard_normal((5, 4, 3, 2)).astype(np.float32), rng.random((5, 3, 2)) > 0.5
+    digests = [f"d{row}" for row in range(5)]
+    store.append_arrays(digests[:2], digests[:2], {"cells": cells[:2], "mask": mask[:2]})
+    store.append_arrays(digests[2:], digests[2:], {"cells": cells[2:], "mask": mask[2:]})
+    found = RowStore(tmp_path, "drone", RECIPE)
+    assert found.digests() == set(digests)
+    np.testing.assert_array_equal(found.read(["d4", "d0"], "cells"), cells[[4, 0]].astype(np.float16))
+    np.testing.assert_array_equal(found.read(["d4", "d0"], "mask"), mask[[4, 0]])
+    with pytest.raises(InputError, match="holds no row of 1 of 2 images"):
+        found.read(["d4", "x"], "cells")
+
+
 def test_what_the_store_writes_is_a_foreign_table(tmp_path):
     store = opened(tmp_path)
     store.append(["d0", "d1"], ["0.jpg", "1.jpg"], rows(2))
@@ -178,7 +258,10 @@ def test_a_folder_of_tables_is_read_whole_one_view_at_a_time(tmp_path):
         ({"feature": [[1.0, 2.0], [3.0]]}, "has rows of lengths 1, 2; all must have one length above 0"),
         ({"feature": [[1.0, 2.0], None]}, "has rows of lengths 2, None"),
         ({"feature": pa.array([[], []], pa.list_(pa.float32()))}, "has rows of lengths 0"),
-        ({"feature": [[1.0, 2.0], [3.0, float("nan")]]}, "not finite in float16"),
+        (
+            {"feature": [[1.0, 2.0], [3.0, float("nan")]]},
+            r"1 of 2 rows with a value .* not finite .* image_id 'b'\); mend or",
+        ),
         ({"feature": [[1.0, 2.0], [3.0, None]]}, "not finite in float16"),
         ({"feature": [[1.0, 2.0], [3.0, 1e6]]}, "not finite in float16"),
         ({"feature": [1.0, 2.0]}, "has a column feature of double; it must hold float lists"),

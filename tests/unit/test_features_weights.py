@@ -73,28 +73,9 @@ def test_an_image_size_below_one_patch_is_refused():
         build_model("test_vit", pretrained=False, image_size=8)
 
 
-def test_an_unknown_name_is_told_what_is_near():
-    with pytest.raises(InputError, match=r"'test_vitt' is not a timm model; near it: .*test_convnext"):
-        build_model("test_vitt", pretrained=False)
-    with pytest.raises(InputError, match="'nothing_like_it' is not a timm model; near it: none"):
-        build_model("nothing_like_it", pretrained=False)
-
-
 def test_an_unknown_tag_is_refused_in_one_sentence():
     with pytest.raises(InputError, match=r"timm cannot make backbone\.name 'test_vit\.nonsense' \(.*tag"):
         build_model("test_vit.nonsense", pretrained=False)
-
-
-def test_an_unreachable_hub_says_what_to_do(monkeypatch):
-    def refuse(*_: Any, **options: Any) -> None:
-        assert options["pretrained"] is True
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(
-        InputError, match=r"test_vit did not come .* \(ConnectionError\).*backbone\.checkpoint"
-    ):
-        build_model("test_vit")
 
 
 def test_a_checkpoint_never_asks_the_hub(tmp_path, monkeypatch):
@@ -115,14 +96,18 @@ def test_a_checkpoint_never_asks_the_hub(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, name, other):
     checkpoint = saved(tmp_path / "w.pth", with_classifier(other).state_dict())
     with pytest.raises(
-        InputError, match=rf"is not one of {name}: \d+ weights are missing and \d+ are unknown"
+        InputError,
+        match=rf"is not one of {name}: \d+ weights are missing or differ in shape and \d+ are unknown",
     ):
         build_model(name, checkpoint=checkpoint)
 
 
 def test_weights_of_other_shapes_are_refused(tmp_path):
     state = with_classifier("test_vit").state_dict() | {"norm.weight": torch.zeros(5)}
-    with pytest.raises(InputError, match=r"0 weights are missing and 0 are unknown .*shapes differ"):
+    with pytest.raises(
+        InputError,
+        match=r"1 weights are missing or differ .* 0 are unknown \(first: of norm\.weight the shape",
+    ):
         build_model("test_vit", checkpoint=saved(tmp_path / "w.pth", state))
 
 
@@ -146,7 +131,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, suffix, share):
 def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         build_model("test_vit", checkpoint=saved(tmp_path / "w.pth", torch.zeros(3)))
-    with pytest.raises(InputError, match="1 are unknown"):
+    with pytest.raises(InputError, match="holds no weights, which are tensors by name"):
         build_model("test_vit", checkpoint=saved(tmp_path / "v.pth", {"surprise": 1}))
 
 

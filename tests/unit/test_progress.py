@@ -1,5 +1,6 @@
 """Progress in a log and in a real terminal."""
 
+import io
 import logging
 import os
 import pty
@@ -9,7 +10,6 @@ import termios
 
 import pytest
 
-from cvgl_ray import progress as module
 from cvgl_ray.progress import progress
 
 WORK = """
@@ -23,16 +23,28 @@ with progress("hashing", 40, "images") as advance:
 
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end(monkeypatch, caplog):
-    clock = iter([0.0, 10.0, 31.0, 32.0, 3700.0, 3720.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    now = 0.0
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
     with caplog.at_level(logging.INFO), progress("hashing", 4000, "images") as advance:
-        for count in (10, 300, 0, 690):
+        for now, count in ((10.0, 10), (31.0, 300), (32.0, 0), (3700.0, 690)):  # noqa: B007
             advance(count)
     assert caplog.messages == [
-        "hashing: 310 of 4000 images, 10/s, 6:09 min left",
-        "hashing: 1000 of 4000 images, 0.27/s, 3:05 h left",
-        "hashing: 1000 images in 1:02 h",
+        "hashing: 310 of 4000 images, 10.00 images/s, 06:09 left",
+        "hashing: 1000 of 4000 images, 0.27 images/s, 3:05:00 left",
+        "hashing: 1000 images in 1:01:40",
     ]
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch, caplog):
+    class Gone(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    gone = Gone()
+    monkeypatch.setattr(sys, "stderr", gone)
+    with caplog.at_level(logging.INFO), progress("hashing", 3, "images") as advance:
+        gone.close()
+        advance(3)
 
 
 def test_short_work_and_silent_logs_get_none(capsys, caplog):

@@ -1,7 +1,16 @@
 import numpy as np
 from PIL import Image
 
-from cvgl_ray.reports.tables import FRAME_PX, GAP_PX, GREEN, RED, WHITE, markdown_table, retrieval_sheet
+from cvgl_ray.reports.tables import (
+    FRAME_PX,
+    GAP_PX,
+    GREEN,
+    RED,
+    WHITE,
+    markdown_table,
+    retrieval_sheet,
+    score_line,
+)
 
 
 def test_table_puts_frozen_above_adapted_in_aligned_columns():
@@ -45,3 +54,16 @@ def test_sheet_has_no_frames_where_nothing_is_known():
     blue = Image.new("RGB", (50, 50), (0, 0, 250))
     sheet = retrieval_sheet([blue], [[blue]], tile=40)
     assert {tuple(pixel) for pixel in sheet.reshape(-1, 3)} == {WHITE, (0, 0, 250)}
+
+
+def test_a_table_says_where_the_images_tested_are_those_trained_on():
+    metrics = {"adapted": {"a->b": {"R@1": 50.0}}}
+    assert "trained on" not in markdown_table({**metrics, "trained_on_test_images": False})
+    told = markdown_table({**metrics, "trained_on_test_images": True})
+    assert told.splitlines()[-1].startswith("Tested on the images trained on: ")
+
+
+def test_the_line_of_the_score_says_how_sure_it_is():
+    line = score_line({"score": 0.759, "score_low": 0.7, "score_high": 0.808})
+    assert line == "label-free score: 0.76 (95 % interval 0.70 to 0.81, chance 0)"
+    assert "need 20 images per view" in score_line({"score": None})

@@ -1,0 +1,107 @@
+"""A data set's catalog and the features of its images, whoever extracted them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvgl_ray.catalog import layouts
+from cvgl_ray.catalog.feature_table import scan_table, table_labels
+from cvgl_ray.catalog.table import Catalog, Labels
+from cvgl_ray.config import Config
+from cvgl_ray.distributed.extract import Check, extract
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.extraction import Extraction
+from cvgl_ray.features.recipe import check_backbone
+from cvgl_ray.features.table import FeatureTable, read_table, select
+from cvgl_ray.storage.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set's catalog and the features of its images by view."""
+
+    catalog: Catalog
+    extraction: Extraction
+
+
+def scan(config: Config) -> Catalog:
+    """The images of the data set, or the rows of its table of features where there is no root.
+
+    Raises InputError for what can be known to be wrong before any image is read: also of the backbone.
+    """
+    dataset, table = config.dataset, config.features.table
+    if table and not dataset.root:
+        return scan_table(table, dataset.query_view, dataset.reference_view)
+    if not dataset.root:
+        raise InputError(
+            "dataset.root is not set; give the data set's folder with --set dataset.root=DIR, or a table of "
+            "features with --set features.table=FILE"
+        )
+    catalog = layouts.scan(
+        dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
+    )
+    if not table:
+        check_backbone(config.backbone)
+    return catalog
+
+
+def load_labels(config: Config, catalog: Catalog) -> Labels | None:
+    """The places of `scan`'s images, None where nobody named them; for the evaluation alone."""
+    if not config.dataset.root:
+        return table_labels(config.features.table, catalog)
+    return layouts.load_labels(config.dataset.layout, config.dataset.root, catalog)
+
+
+def load_features(
+    config: Config,
+    output: Path,
+    address: str = "",
+    *,
+    catalog: Catalog | None = None,
+    cache: Path | None = None,
+    check: Check | None = None,
+) -> Data:
+    """The data set's catalog, written to `output`, and its features, extracted where the store lacks them.
+
+    catalog: `scan`'s, where it is known already. cache: the store's folder where features.cache names none,
+    by default `output`/features. check: as `extract` takes it.
+    """
+    catalog = catalog or scan(config)
+    write_atomically(output / "catalog.parquet", lambda temporary: catalog.write(str(temporary)))
+    if config.features.table:
+        found = _foreign_features(config, catalog)
+        if check is not None:
+            check(found.recipes)
+    else:
+        store = Path(config.features.cache or cache or output / "features")
+        found = extract(catalog, config, store, output / "rejected.parquet", address, check)
+    return Data(catalog, found)
+
+
+def _foreign_features(config: Config, catalog: Catalog) -> Extraction:
+    """Features that somebody else extracted, matched to the catalog by image id."""
+    found = Extraction()
+    for view in (config.dataset.query_view, config.dataset.reference_view):
+        ids = catalog.select(view=view).image_ids
+        found.tables[view] = select(read_table(config.features.table, view), ids)
+        found.recipes[view] = {"source": "features.table", "dimension": found.tables[view].dimension}
+    return found
+
+
+def training_tables(data: Data, config: Config) -> tuple[FeatureTable, FeatureTable]:
+    """The query and the reference features to learn from."""
+    query, reference = (
+        select(data.extraction.tables[view], _trainable(data, view))
+        for view in (config.dataset.query_view, config.dataset.reference_view)
+    )
+    return query, reference
+
+
+def _trainable(data: Data, view: str) -> list[str]:
+    """Ids of a view's training images that have a feature."""
+    known = set(data.extraction.tables[view].image_ids)
+    images = [name for name in data.catalog.select(view=view, split="train").image_ids if name in known]
+    if not images:
+        raise InputError(
+            f"view {view!r} has no usable training image; training needs both views' train split"
+        )
+    return images

@@ -1,0 +1,233 @@
+"""The central index: workers hand it their embeddings, it answers the pseudo-labels of all rows.
+
+It matches by itself or, for collections that one machine's memory does not take, by shards on several nodes.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+from ray.exceptions import RayActorError
+
+from cvgl_ray.config import Config
+from cvgl_ray.distributed.resources import place, use_threads
+from cvgl_ray.em import collective
+from cvgl_ray.em.build import build_adapter
+from cvgl_ray.em.loop import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
+from cvgl_ray.em.matching import PseudoLabels
+from cvgl_ray.em.neighbourhood import Graphs
+from cvgl_ray.errors import GaveUpError
+from cvgl_ray.search.nearest import Found
+from cvgl_ray.search.shards import Ask, AskEach, Block, assemble, cut, in_shards, search_shard
+
+log = logging.getLogger(__name__)
+
+TRIES = 3  # of one round's matching, and of one search by a shard
+RESTARTS = 10  # of an actor in the life of a training, whose nodes may come and go
+
+Features = tuple[ray.ObjectRef, ray.ObjectRef]  # of the query and the reference view, in the object store
+
+
+@dataclass(frozen=True)
+class Share(RoundRows):
+    """One worker's share of a round's embeddings, in the object store."""
+
+    query: Sequence[Block]
+    reference: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Died:
+    """What a worker hears instead of pseudo-labels where the actor's process died over them."""
+
+    reason: str
+
+
+class IndexActor:
+    """Knows where one round's embeddings of all workers lie, and matches over them: itself or by its shards.
+
+    Restarted after a crash it knows nothing and says so, and the workers hand it their rows again. It is made
+    without object references for the same reason: Ray cannot promise those to a restarted actor.
+    """
+
+    def __init__(self, config: Config, centre: np.ndarray, threads: int) -> None:
+        self.config, self.centre = config, centre
+        use_threads(threads)
+        self.shards: list[Any] = []
+        self.graphs: Graphs | None = None
+        self.round = -1
+        self.shares: dict[int, Share] = {}
+
+    def prepare(self, features: Features) -> None:
+        """Build the graphs of the frozen features, where the policy asks for them and they are not there."""
+        if self.config.estep.neighbourhood and self.graphs is None:
+            query, reference = ray.get(list(features))
+            adapter = build_adapter(self.config, query.shape[1], torch.from_numpy(self.centre.copy()))
+            self.graphs = frozen_graphs(query, reference, adapter)
+
+    def begin(self) -> None:
+        """A worker has started; see `rounds_done`."""
+        self.round = max(self.round, 0)
+
+    def add(self, number: int, rank: int, share: Share) -> None:
+        """Take one worker's share of a round; a new round's first share forgets the last round."""
+        if number != self.round:
+            self.round, self.shares = number, {}
+        self.shares[rank] = share
+
+    def match(self, number: int, workers: int, features: Features) -> PseudoLabels | None:
+        """Pseudo-labels of the round, or None where a restart has lost some worker's share."""
+        if number != self.round or len(self.shares) < workers:
+            return None
+        self.prepare(features)
+        ordered, estep = [self.shares[rank] for rank in range(workers)], self.config.estep
+        views = (
+            [block for share in ordered for block in share.query],
+            [block for share in ordered for block in share.reference],
+        )
+        if estep.shards > 1:
+            # Not before the first round: the workers' nodes may come up with the workers.
+            size = sum(block.size for blocks in views for block in blocks) * self.centre.shape[1] * 4
+            self.shards = self.shards or start_shards(estep.shards, size // estep.shards)
+            search = in_shards(views, len(self.shards), estep.index, asking(self.shards))
+            labels = match_by(search, ordered[0], estep)
+        else:
+            query, reference = (assemble(blocks, ray.get) for blocks in views)
+            labels = match_rows(query, reference, ordered[0], estep, self.graphs)
+        self.shares = {}  # the object store is rid of them during the M-step
+        log.debug(
+            "round %d: %d queries matched over the shares of %d workers",
+            number,
+            len(labels.of_query),
+            workers,
+        )
+        return labels
+
+    def rounds_done(self) -> int:
+        """How many rounds are over, those before the one whose embeddings came last; -1 before any worker."""
+        return self.round
+
+
+def start_index(config: Config, features: Features, centre: np.ndarray, memory: int, threads: int) -> Any:
+    """Start the actor, which restarts when its process dies.
+
+    centre [2, D]: the views' means; memory: bytes of all embeddings; threads: 0 for those of its node.
+    """
+    where = place(memory if config.estep.shards == 1 else 0)
+    remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **where)(IndexActor)
+    actor: Any = remote.remote(config, centre, threads)
+    # While the workers start; where it dies of this, the first round's matching will say so.
+    actor.prepare.options(max_task_retries=0).remote(features)
+    return actor
+
+
+def index_matcher(actor: Any, features: Features, shards: int) -> Matcher:
+    """A matcher that asks the actor; every worker of the training must call it once a round."""
+
+    def matcher(number: int, rows: EStepRows) -> PseudoLabels:
+        share = Share(
+            rows.query_rows,
+            rows.reference_rows,
+            _stored(rows.query, shards),
+            _stored(rows.reference, shards),
+            share=rows.share,
+        )
+        reason = "its process was restarted"
+        for _ in range(TRIES):
+            answer = _ask(actor, number, share, features)
+            if isinstance(answer, PseudoLabels):
+                return answer
+            reason = answer.reason if answer else reason
+        raise GaveUpError(
+            f"the index gave up round {number} after {TRIES} tries: {reason}; the usual cause is too little "
+            "memory, and a larger node or estep.shards > 1 helps"
+        )
+
+    return matcher
+
+
+def _ask(actor: Any, number: int, share: Share, features: Features) -> PseudoLabels | Died | None:
+    """Hand over this worker's share and hear the answer, the same on all workers.
+
+    Rank 0 alone asks, so that they agree even if the actor dies in between.
+    """
+    answer: PseudoLabels | Died | None = None
+    try:
+        ray.get(actor.add.remote(number, collective.rank(), share))
+    except RayActorError as error:  # it has no restart left
+        raise GaveUpError(f"the index died {RESTARTS + 1} times: {_first_line(error)}") from error
+    _barrier()
+    if collective.rank() == 0:
+        match = actor.match.options(max_task_retries=0)
+        try:
+            answer = ray.get(match.remote(number, collective.world_size(), features))
+        except RayActorError as error:
+            answer = Died(_first_line(error))
+    return _from_rank_zero(answer)
+
+
+def _first_line(error: RayActorError) -> str:
+    """Ray's sentence about a dead actor, and the system's reason where it gives one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if "exit" in line.lower() or "memory" in line.lower()]
+    return " ".join(dict.fromkeys([*lines[:1], *reasons[:1]]))
+
+
+def _stored(rows: np.ndarray, shards: int) -> list[Block]:
+    """Put rows into the object store, in at least a block for each shard."""
+    return [Block(ray.put(part), len(part)) for part in cut(rows, shards)]
+
+
+def _barrier() -> None:
+    if collective.world_size() > 1:
+        dist.barrier()
+
+
+def _from_rank_zero(value: PseudoLabels | Died | None) -> PseudoLabels | Died | None:
+    """Rank 0's value on every rank."""
+    if collective.world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+class IndexShard:
+    """Holds its share of the rows while it searches them.
+
+    They come from the object store: restarted after a crash, it fetches them again and answers.
+    """
+
+    def __init__(self) -> None:
+        use_threads(0)
+
+    def search(self, number: int, ask: Ask) -> tuple[Found, Found]:
+        return search_shard(number, ask, ray.get)
+
+
+def start_shards(count: int, memory: int) -> list[Any]:
+    """Start shards of so many bytes each, in turn on each node; they end with the actor that started them."""
+    actor: Any = ray.remote(max_restarts=RESTARTS, max_task_retries=TRIES - 1)(IndexShard)
+    return [actor.options(**place(memory, number)).remote() for number in range(count)]
+
+
+def asking(shards: Sequence[Any]) -> AskEach:
+    """How these actors are asked, all at the same time."""
+
+    def ask_each(ask: Ask) -> list[tuple[Found, Found]]:
+        everyone = ray.put(ask)
+        numbered = zip(range(ask.shards), shards, strict=False)  # there may be more than are needed
+        try:
+            return ray.get([shard.search.remote(number, everyone) for number, shard in numbered])
+        except RayActorError as error:
+            raise GaveUpError(
+                f"a shard of the index died {TRIES} times over one search: {_first_line(error)}; the usual "
+                "cause is too little memory, and more nodes or more estep.shards help"
+            ) from error
+
+    return ask_each

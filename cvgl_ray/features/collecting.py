@@ -1,0 +1,62 @@
+"""Features as they are made -> part files of the stores, so that a run that is killed loses little."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.batches import Batch
+from cvgl_ray.features.store import FeatureStore
+from cvgl_ray.progress import progress
+
+# A part file is written when so many rows are gathered, or after so long: what a killed run loses.
+ROWS_PER_PART = 4096
+SECONDS_PER_PART = 30.0
+
+
+def collect(made: Iterable[Batch], stores: Mapping[str, FeatureStore], images: int) -> dict[str, str]:
+    """Append batches with features to the stores, by view; images: how many there are in all.
+
+    Returns digest -> reason of the images that are broken. What came back is kept when it is interrupted.
+    Raises InputError where the backbone's features cannot be used.
+    """
+    reasons: dict[str, str] = {}
+    writers = {view: _PartWriter(store) for view, store in stores.items()}
+    try:
+        with progress("extracting", images, "images") as advance:
+            for batch in made:
+                if batch["refused"]:
+                    raise InputError(batch["refused"])
+                reasons |= dict(zip(batch["broken"], batch["reasons"], strict=True))
+                writers[batch["view"]].add(batch)
+                advance(len(batch["digests"]) + len(batch["broken"]))
+    finally:
+        for writer in writers.values():
+            writer.flush()
+    return reasons
+
+
+class _PartWriter:
+    """Gathers batches of one view into part files of a few thousand rows."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self.batches: list[Batch] = []
+        self.flushed = time.monotonic()
+
+    def add(self, batch: Batch) -> None:
+        if len(batch["digests"]):
+            self.batches.append(batch)
+        full = sum(len(kept["digests"]) for kept in self.batches) >= ROWS_PER_PART
+        if full or time.monotonic() - self.flushed > SECONDS_PER_PART:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.batches:
+            digests, ids = (
+                [x for kept in self.batches for x in kept[key]] for key in ("digests", "image_ids")
+            )
+            self.store.append(digests, ids, np.concatenate([kept["features"] for kept in self.batches]))
+            self.batches = []
+        self.flushed = time.monotonic()
