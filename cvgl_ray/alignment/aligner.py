@@ -6,7 +6,7 @@ prior of the poses and the cells' adapter.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from cvgl_ray.em.attenuation import Attenuation
 from cvgl_ray.em.neighbourhood import csls
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY, REFERENCE
+
+LEVEL_QUERIES, LEVEL_REFERENCES = 24, 64  # whose pairs, nearly all wrong, tell the level of the scores
 
 Score = Callable[[Cells, Sequence[Cells], PosePrior, np.ndarray | None], Found]
 
@@ -78,11 +80,11 @@ class Aligner:
         if not self.learned:
             self._find_poses(*coarse, proposed)
         if proposed is None:
-            rough = self.score(*coarse, self.prior, None)
+            rough = self.score(*coarse, self._levelled(*coarse), None)
             order = csls(torch.from_numpy(rough.score), self.settings.neighbours)
             proposed = order.topk(min(self.settings.candidates, order.shape[1]), dim=1).indices.numpy()
         self.candidates = proposed
-        self.found = self.score(query, references, self.prior, proposed)
+        self.found = self.score(query, references, self._levelled(query, references), proposed)
         self._scores = torch.from_numpy(_filled(self.found.score, proposed, len(self.references[0]), rough))
         return self._scores
 
@@ -109,10 +111,25 @@ class Aligner:
     def _find_poses(self, query: Cells, references: Sequence[Cells], proposed: np.ndarray | None) -> None:
         """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
         chosen = np.random.default_rng(0).permutation(len(query))[: self.settings.sample]
-        found = self.score(
-            query.of(chosen), references, self.prior, None if proposed is None else proposed[chosen]
-        )
+        among = None if proposed is None else proposed[chosen]
+        found = self.score(query.of(chosen), references, self._levelled(query, references), among)
         self._fit_prior(found, *_sure(found, self.settings.neighbours))
+
+    def _levelled(self, query: Cells, references: Sequence[Cells]) -> PosePrior:
+        """The prior with the level and unit of these cells' scores at each width, from random pairs."""
+        rng = np.random.default_rng(0)
+        chosen = rng.permutation(len(query))[:LEVEL_QUERIES]
+        drawn = rng.permutation(len(references[0]))[:LEVEL_REFERENCES]
+        among = np.tile(drawn, (len(chosen), 1))
+        level, unit = np.zeros(len(references)), np.ones(len(references))
+        for width in np.flatnonzero(self.prior.width > -np.inf):
+            alone = np.where(np.arange(len(references)) == width, 0.0, -np.inf)
+            prior = replace(
+                self.prior, width=alone, level=np.zeros(len(alone)), unit=np.ones(len(alone)), scale=0.0
+            )
+            scores = self.score(query.of(chosen), references, prior, among).score
+            level[width], unit[width] = scores.mean(), max(float(scores.std()), 1e-6)
+        return replace(self.prior, level=level, unit=unit)
 
     def _embedded(self) -> tuple[Cells, list[Cells]]:
         dtype = self.settings.dtype
@@ -123,9 +140,8 @@ class Aligner:
     def _fit_prior(self, found: Found, rows: np.ndarray, columns: np.ndarray) -> None:
         right = found.take((rows, columns))
         lead = max(float(right.score.mean() - found.score.mean()), 1e-6)
-        shape = self.query.maps.shape[1], len(self.references)
         self.prior = fit_prior(
-            right.heading, right.width, right.row, right.column, shape, float(found.score.var()) / lead
+            right.heading, right.width, right.row, right.column, self.prior, float(found.score.var()) / lead
         )
 
 

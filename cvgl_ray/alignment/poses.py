@@ -123,7 +123,8 @@ class _Bank:
         enough = count >= self.overlap * torch.minimum(least, mask.sum((1, 2))[None, :, None, None]) - 0.5
         sums = F.conv2d(maps.to(kernel.dtype), kernel).float()
         bonus = prior.bonus(self.width, headings, self.offsets).to(sums.device)
-        scores = sums * count.clamp(min=1).rsqrt() + bonus
+        scores = sums * count.clamp(min=1).rsqrt() - float(prior.level[self.width])
+        scores = scores / float(prior.unit[self.width]) + bonus
         return scores.masked_fill(~enough, -torch.inf)
 
 

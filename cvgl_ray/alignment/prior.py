@@ -13,7 +13,7 @@ SMOOTH = np.array([0.1, 0.8, 0.1])  # over neighbouring headings and widths
 DOUBT = 0.1  # share of the pairs whose offset may be any
 UNSEEN = 0.5  # pairs that each heading and width is given beforehand, so that few pairs rule nothing out
 RARE = 0.02  # a heading or width of a smaller share is no longer tried
-NARROW = 0.03  # least spread of the offsets, in shares of the reference's side
+NARROW = 0.05  # least spread of the offsets, in shares of the reference's side
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class PosePrior:
 
     centre [2] and spread: mean (row, column) and standard deviation of the offsets, in shares of the
     reference's side; infinite: anywhere. scale: what a unit of log-weight is worth in the score.
+    level, unit [W]: mean and standard deviation of random pairs' best scores at each width: scores are
+    counted from the one in units of the other, since a width that lays more cells on each other scores higher.
     """
 
     heading: np.ndarray
@@ -29,11 +31,15 @@ class PosePrior:
     centre: np.ndarray
     spread: float
     scale: float
+    level: np.ndarray
+    unit: np.ndarray
 
     @classmethod
     def flat(cls, headings: int, widths: int) -> "PosePrior":
         """Every pose is as good as any other."""
-        return cls(np.zeros(headings), np.zeros(widths), np.zeros(2), np.inf, 0.0)
+        return cls(
+            np.zeros(headings), np.zeros(widths), np.zeros(2), np.inf, 0.0, np.zeros(widths), np.ones(widths)
+        )
 
     def bonus(self, width: int, headings: np.ndarray, offsets: np.ndarray) -> torch.Tensor:
         """What is added to the scores [H, o, o] of one width at these headings and offsets."""
@@ -52,20 +58,22 @@ def fit_prior(
     width: np.ndarray,
     row: np.ndarray,
     column: np.ndarray,
-    shape: tuple[int, int],
+    before: PosePrior,
     scale: float,
 ) -> PosePrior:
-    """The prior of the poses of sure pairs, arrays [p]; shape: numbers of headings and widths.
+    """The prior of the poses of sure pairs, arrays [p]; before: whose levels and units stay.
 
     scale: spread of wrong pairs' scores squared over the mean lead of right ones: what a log-likelihood ratio
     of two normal distributions makes of a score.
     """
-    headings = _log_weights(np.bincount(heading, minlength=shape[0]), circular=True)
-    widths = _log_weights(np.bincount(width, minlength=shape[1]), circular=False)
+    headings = _log_weights(np.bincount(heading, minlength=len(before.heading)), circular=True)
+    widths = _log_weights(np.bincount(width, minlength=len(before.width)), circular=False)
     offsets = np.stack([row, column], axis=1)
     centre = np.median(offsets, axis=0)
-    spread = max(NARROW, 1.4826 * float(np.median(np.abs(offsets - centre))))
-    return PosePrior(headings, widths, centre, spread, scale)
+    spread = max(
+        NARROW, 1.2533 * float(np.abs(offsets - centre).mean())
+    )  # a normal distribution's, by its mean
+    return PosePrior(headings, widths, centre, spread, scale, before.level, before.unit)
 
 
 def _log_weights(counts: np.ndarray, *, circular: bool) -> np.ndarray:
@@ -75,5 +83,10 @@ def _log_weights(counts: np.ndarray, *, circular: bool) -> np.ndarray:
     padded = np.pad(counts.astype(float), 1, mode="wrap" if circular else "constant")
     shares = np.convolve(padded, SMOOTH, mode="valid") + UNSEEN
     shares /= shares.sum()
+    tried = shares >= RARE
+    if (
+        circular and tried.sum() > len(counts) / 2
+    ):  # they are spread: one that is missing among few pairs is missing by chance
+        tried[:] = True
     with np.errstate(divide="ignore"):
-        return np.where(shares >= RARE, np.log(shares / shares.max()), -np.inf)
+        return np.where(tried, np.log(shares / shares.max()), -np.inf)

@@ -1,6 +1,7 @@
 """Poses: the search against a naive loop, and worlds that are turned, scaled and shifted by known amounts."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,8 @@ def naive(query, references, prior, overlap):
                             middle = [(shift + (n - m) / 2) / m for shift in (top, left)]
                             if count >= least and count:
                                 bonus = float(prior.bonus(w, np.array([h]), np.array(middle, float))[0, 0, 1])
-                                best = max(best, (total / math.sqrt(count) + bonus, h, w, *middle))
+                                score = (total / math.sqrt(count) - prior.level[w]) / prior.unit[w]
+                                best = max(best, (score + bonus, h, w, *middle))
             found[q, r] = best
     return found
 
@@ -58,8 +60,9 @@ def naive(query, references, prior, overlap):
 def test_the_search_is_the_naive_loop(whole):
     query = random_cells(2, 3, 4, 0, whole)
     references = [random_cells(2, 1, side, side, whole) for side in (5, 3)]
+    before = replace(PosePrior.flat(3, 2), level=np.array([0.1, -0.2]), unit=np.array([0.5, 0.7]))
     prior = fit_prior(
-        np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.0]), np.array([0.0, 0.1]), (3, 2), 0.3
+        np.array([0, 1]), np.array([1, 1]), np.array([0.1, 0.0]), np.array([0.0, 0.1]), before, 0.3
     )
     expected = naive(query, references, prior, 0.6)
     found = score_pairs(query, references, prior, overlap=0.6)
