@@ -1,0 +1,177 @@
+"""EM over pairs and poses: cells score the pairs that vectors propose, and both learn from those that agree.
+
+A matcher for `em.loop`: it gets a round's embeddings of all rows, and gives pseudo-labels. In between it lays
+cells on each other, takes both scores together, and, from the pairs found, fits what the next round uses: the
+prior of the poses and the cells' adapter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, halved, view_centres
+from cvgl_ray.alignment.combine import mutual
+from cvgl_ray.alignment.poses import Found, score_pairs
+from cvgl_ray.alignment.prior import PosePrior, fit_prior
+from cvgl_ray.em.attenuation import Attenuation
+from cvgl_ray.em.neighbourhood import csls
+from cvgl_ray.features.cells import Cells
+from cvgl_ray.features.views import QUERY, REFERENCE
+
+LEVEL_QUERIES, LEVEL_REFERENCES = 24, 64  # whose pairs, nearly all wrong, tell the level of the scores
+
+Score = Callable[[Cells, Sequence[Cells], PosePrior, np.ndarray | None], Found]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pairs are searched and what is learned of them.
+
+    sample: queries whose poses are looked for among all headings and widths; candidates: references per query
+    that are aligned by all their cells; all_below: a reference view of no more rows is first searched by
+    coarse cells, a larger one by the vectors alone; shrinkage: of the attenuation; cells: aligned cells that
+    it is fitted to; neighbours: of CSLS; dtype: of the products of cells.
+    """
+
+    sample: int = 96
+    candidates: int = 32
+    all_below: int = 4096
+    shrinkage: float = 0.5
+    cells: int = 32_768
+    neighbours: int = 10
+    dtype: torch.dtype = torch.float32
+
+
+class Aligner:
+    """Cells of both views, and what is learned of them: adapter and prior.
+
+    query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised.
+    """
+
+    def __init__(
+        self,
+        query: Cells,
+        references: Sequence[Cells],
+        settings: Settings | None = None,
+        score: Score | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.query, self.references = query, list(references)
+        self.score = score or _score(self.settings.dtype)
+        channels = query.maps.shape[2]
+        self.adapter = Attenuation(channels, channels, centre=view_centres([query], self.references))
+        self.prior = PosePrior.flat(query.maps.shape[1], len(self.references))
+        self.found: Found | None = None  # of the candidates [Nq, k]
+        self.candidates: np.ndarray | None = None
+        self.learned = False
+        self._scores: torch.Tensor | None = None  # of the last `align`, until something is learned
+
+    def align(self, proposed: np.ndarray | None = None) -> torch.Tensor:
+        """Scores [Nq, Nr] by cells alone; the candidates' are exact, all others' are told by coarse cells.
+
+        proposed [Nq, k]: candidates from elsewhere, instead of coarse cells' own.
+        """
+        if self._scores is not None:
+            return self._scores
+        query, references = self._embedded()
+        rough, coarse = None, (halved(query), [halved(cells) for cells in references])
+        if not self.learned:
+            self._find_poses(*coarse, proposed)
+        if proposed is None:
+            rough = self.score(*coarse, self._levelled(*coarse), None)
+            order = csls(torch.from_numpy(rough.score), self.settings.neighbours)
+            proposed = order.topk(min(self.settings.candidates, order.shape[1]), dim=1).indices.numpy()
+        self.candidates = proposed
+        self.found = self.score(query, references, self._levelled(query, references), proposed)
+        self._scores = torch.from_numpy(_filled(self.found.score, proposed, len(self.references[0]), rough))
+        return self._scores
+
+    def learn(self, queries: np.ndarray, references: np.ndarray) -> None:
+        """Fit prior and adapter to pairs [p] and their poses, as the last `align` found them.
+
+        Pairs that were no candidates are left out; without any all stays as it is.
+        """
+        assert self.found is not None
+        assert self.candidates is not None
+        at = self.candidates[queries] == references[:, None]
+        queries, references, place = queries[at.any(1)], references[at.any(1)], at.argmax(1)[at.any(1)]
+        if not len(queries):
+            return
+        self._fit_prior(self.found, queries, place)
+        poses = self.found.take((queries, place))
+        one, other = aligned_rows(
+            self.query, self.references, (queries, references), poses, self.settings.cells
+        )
+        differences = self.adapter.normalise(one, QUERY) - self.adapter.normalise(other, REFERENCE)
+        self.adapter.fit(differences, self.settings.shrinkage)
+        self.learned, self._scores = True, None
+
+    def _find_poses(self, query: Cells, references: Sequence[Cells], proposed: np.ndarray | None) -> None:
+        """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
+        chosen = np.random.default_rng(0).permutation(len(query))[: self.settings.sample]
+        among = None if proposed is None else proposed[chosen]
+        found = self.score(query.of(chosen), references, self._levelled(query, references), among)
+        self._fit_prior(found, *_sure(found, self.settings.neighbours))
+
+    def _levelled(self, query: Cells, references: Sequence[Cells]) -> PosePrior:
+        """The prior with the level and unit of these cells' scores at each width, from random pairs."""
+        rng = np.random.default_rng(0)
+        chosen = rng.permutation(len(query))[:LEVEL_QUERIES]
+        drawn = rng.permutation(len(references[0]))[:LEVEL_REFERENCES]
+        among = np.tile(drawn, (len(chosen), 1))
+        level, unit = np.zeros(len(references)), np.ones(len(references))
+        for width in np.flatnonzero(self.prior.width > -np.inf):
+            alone = np.where(np.arange(len(references)) == width, 0.0, -np.inf)
+            prior = replace(
+                self.prior, width=alone, level=np.zeros(len(alone)), unit=np.ones(len(alone)), scale=0.0
+            )
+            scores = self.score(query.of(chosen), references, prior, among).score
+            level[width], unit[width] = scores.mean(), max(float(scores.std()), 1e-6)
+        return replace(self.prior, level=level, unit=unit)
+
+    def _embedded(self) -> tuple[Cells, list[Cells]]:
+        dtype = self.settings.dtype
+        return adapted(self.query, self.adapter, QUERY, dtype), [
+            adapted(cells, self.adapter, REFERENCE, dtype) for cells in self.references
+        ]
+
+    def _fit_prior(self, found: Found, rows: np.ndarray, columns: np.ndarray) -> None:
+        right = found.take((rows, columns))
+        lead = max(float(right.score.mean() - found.score.mean()), 1e-6)
+        self.prior = fit_prior(
+            right.heading, right.width, right.row, right.column, self.prior, float(found.score.var()) / lead
+        )
+
+
+def _filled(scores: np.ndarray, candidates: np.ndarray, references: int, rough: Found | None) -> np.ndarray:
+    """Scores [Nq, k] of the candidates among those of all references [Nq, Nr].
+
+    Those of the others: the coarse ones brought to the same scale, by the candidates that have both; without
+    coarse ones each query's least.
+    """
+    if rough is None:
+        filled = np.repeat(scores.min(axis=1, keepdims=True), references, axis=1)
+    else:
+        both = np.take_along_axis(rough.score, candidates, axis=1)
+        slope, offset = np.polyfit(both.ravel(), scores.ravel(), 1)
+        filled = (slope * rough.score + offset).astype(np.float32)
+    np.put_along_axis(filled, candidates, scores, axis=1)
+    return filled
+
+
+def _sure(found: Found, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """The half of the mutual pairs whose score leads the query's second best by most."""
+    scores = csls(torch.from_numpy(found.score), neighbours)
+    rows, columns = mutual(scores)
+    top = scores.topk(2, dim=1).values
+    lead = (top[:, 0] - top[:, 1]).numpy()[rows]
+    kept = lead >= np.median(lead)
+    return rows[kept], columns[kept]
+
+
+def _score(dtype: torch.dtype) -> Score:
+    return lambda query, references, prior, candidates: score_pairs(
+        query, references, prior, candidates, dtype=dtype
+    )

@@ -1,0 +1,169 @@
+"""Two images' cells laid on each other: the score of a pair is that of its best pose.
+
+A pose says which heading the query was turned to, how wide its ground is beside the reference's, and where
+its middle lies. Headings are variants of the query; widths are variants of the reference, whose cells are
+larger or smaller so that both images' cells cover as much ground; positions are shifts by whole cells.
+
+The score of a pose is the sum of the inner products of the cells on each other, divided by the root of their
+number: a mean of few cells is high by chance, and this one spreads alike however many there are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cvgl_ray.alignment.prior import PosePrior
+from cvgl_ray.features.cells import Cells
+
+OVERLAP = 0.65  # of the smaller image's cells, in each pose that is tried
+NEAR_CELLS, NEAR_STEPS = 2, 1  # what is no other pose: so many cells, headings and widths away
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best poses of pairs, arrays of one shape.
+
+    score float32; heading, width: indices; row, column: of the query's middle, in shares of the reference's
+    side from the reference's middle, down and to the right, float32; lead: of the best pose's score over that
+    of the best pose elsewhere.
+    """
+
+    score: np.ndarray
+    heading: np.ndarray
+    width: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    lead: np.ndarray
+
+    def take(self, index: tuple[np.ndarray, ...]) -> "Found":
+        """The entries at the given indices of each dimension."""
+        return Found(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def score_pairs(
+    query: Cells,
+    references: Sequence[Cells],
+    prior: PosePrior,
+    candidates: np.ndarray | None = None,
+    *,
+    overlap: float = OVERLAP,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Found:
+    """The best pose of each query with each of its candidates: arrays [Q, k].
+
+    query: unit cells [Q, H, C, n, n], zero where masked; references: of each width [R, 1, C, m, m];
+    candidates [Q, k] rows of the references, all of them where None. The prior leaves out headings and widths
+    and adds to the score what a pose is worth before one looks (see PosePrior). dtype: of the products.
+    """
+    banks = [
+        _Bank.of(query, cells, width, prior, overlap, device)
+        for width, cells in enumerate(references)
+        if prior.width[width] > -np.inf
+    ]
+    headings = np.flatnonzero(prior.heading > -np.inf)
+    rows = []
+    with torch.inference_mode():
+        for number in range(len(query)):
+            one = query.of(slice(number, number + 1))
+            kernel = one.maps[0, headings].to(device, dtype)
+            mask = one.masks[0, headings].to(device, torch.float32)
+            chosen = None if candidates is None else torch.from_numpy(candidates[number])
+            maps = [bank.scores(kernel, mask, chosen, prior, headings) for bank in banks]
+            rows.append(_best(maps, banks, headings))
+    return Found(*(np.stack([row[index] for row in rows]) for index in range(6)))
+
+
+@dataclass(frozen=True)
+class _Bank:
+    """The references' cells of one width, padded so that the query's cells may hang over."""
+
+    width: int
+    maps: torch.Tensor  # [R, C, m + 2 p, m + 2 p]
+    masks: torch.Tensor  # [R or 1, 1, m + 2 p, m + 2 p]
+    least: torch.Tensor  # cells [1 or R, 1, 1, 1] that the overlap asks for, before the query's own mask
+    offsets: np.ndarray  # of the query's middle for each shift, in shares of the reference's side
+    overlap: float
+
+    @classmethod
+    def of(
+        cls,
+        query: Cells,
+        cells: Cells,
+        width: int,
+        prior: PosePrior,
+        overlap: float,
+        device: torch.device | str,
+    ) -> "_Bank":
+        n, m = query.maps.shape[-1], cells.maps.shape[-1]
+        pad = max(0, n - m) + int((1 - overlap) * min(n, m))
+        masks = F.pad(cells.masks[:, :1].float().to(device), (pad,) * 4)
+        offsets = (np.arange(m + 2 * pad - n + 1) - pad + (n - m) / 2) / m
+        least = masks.sum((1, 2, 3), keepdim=True)
+        maps = F.pad(cells.maps[:, 0].to(device), (pad,) * 4)
+        return cls(width, maps.contiguous(memory_format=torch.channels_last), masks, least, offsets, overlap)
+
+    def scores(
+        self,
+        kernel: torch.Tensor,
+        mask: torch.Tensor,
+        chosen: torch.Tensor | None,
+        prior: PosePrior,
+        headings: np.ndarray,
+    ) -> torch.Tensor:
+        """Scores [k, H, o, o] of all poses of this width; -inf where too few cells lie on each other."""
+        maps = self.maps if chosen is None else self.maps[chosen.to(self.maps.device)]
+        each = chosen is not None and len(self.masks) > 1
+        masks = self.masks[chosen.to(self.masks.device)] if each and chosen is not None else self.masks
+        least = self.least[chosen.to(self.masks.device)] if each and chosen is not None else self.least
+        count = F.conv2d(masks, mask[:, None])
+        enough = count >= self.overlap * torch.minimum(least, mask.sum((1, 2))[None, :, None, None]) - 0.5
+        sums = F.conv2d(maps.to(kernel.dtype), kernel).float()
+        bonus = prior.bonus(self.width, headings, self.offsets).to(sums.device)
+        scores = sums * count.clamp(min=1).rsqrt() - float(prior.level[self.width])
+        scores = scores / float(prior.unit[self.width]) + bonus
+        return scores.masked_fill(~enough, -torch.inf)
+
+
+def _best(maps: list[torch.Tensor], banks: list[_Bank], headings: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of one query: score, heading, width, row, column and lead of its candidates, [k] each."""
+    peaks = torch.stack([scores.flatten(1).max(1).values for scores in maps])  # [W, k]
+    top, which = peaks.max(0)
+    found = [np.zeros(len(top), kind) for kind in (np.int64, np.int64, np.float32, np.float32)]
+    places = np.zeros((2, len(top)), np.float32)
+    for number, (scores, bank) in enumerate(zip(maps, banks, strict=True)):
+        mine = (which == number).cpu().numpy()
+        if not mine.any():
+            continue
+        side = scores.shape[-1]
+        flat = scores[torch.from_numpy(mine)].flatten(1).argmax(1).cpu().numpy()
+        heading, row, column = flat // side**2, flat // side % side, flat % side
+        found[0][mine], found[1][mine] = heading, bank.width
+        found[2][mine], found[3][mine] = row, column
+        places[0, mine], places[1, mine] = bank.offsets[row], bank.offsets[column]
+    lead = top.cpu().numpy() - _elsewhere(maps, banks, found, places, len(headings))
+    return top.cpu().numpy(), headings[found[0]], found[1], places[0], places[1], lead.astype(np.float32)
+
+
+def _elsewhere(
+    maps: list[torch.Tensor], banks: list[_Bank], found: list[np.ndarray], places: np.ndarray, headings: int
+) -> np.ndarray:
+    """The best score of a pose that is not near the best one: [k] float32, -inf where there is none."""
+    best = np.full(len(found[0]), -np.inf, np.float32)
+    steps = np.abs(found[0][:, None] - np.arange(headings))
+    near_heading = np.minimum(steps, headings - steps) <= NEAR_STEPS
+    for scores, bank in zip(maps, banks, strict=True):
+        cell = bank.offsets[1] - bank.offsets[0] if len(bank.offsets) > 1 else 1.0
+        near = [np.abs(bank.offsets[None] - place[:, None]) <= NEAR_CELLS * cell + 1e-6 for place in places]
+        near_width = np.abs(found[1] - bank.width) <= NEAR_STEPS
+        same = (
+            (near_heading & near_width[:, None])[:, :, None, None]
+            & near[0][:, None, :, None]
+            & near[1][:, None, None, :]
+        )
+        other = scores.masked_fill(torch.from_numpy(same).to(scores.device), -torch.inf)
+        best = np.maximum(best, other.flatten(1).max(1).values.cpu().numpy())
+    return best

@@ -1,0 +1,117 @@
+"""EM over pairs and poses on rendered fields: what is found, and what is learned, without a label."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fields import Field
+
+from cvgl_ray.alignment.aligner import Aligner, Settings
+from cvgl_ray.alignment.cell_adapter import adapted, halved, projected, projection
+from cvgl_ray.alignment.choice import choose
+from cvgl_ray.alignment.combine import combined, mutual
+from cvgl_ray.alignment.matching import alignment_matcher
+from cvgl_ray.config import load_config
+from cvgl_ray.em.loop import run_rounds, start
+from cvgl_ray.em.neighbourhood import csls
+from cvgl_ray.features.cells import Cells
+from cvgl_ray.features.views import QUERY
+
+PLACES, SIDE, SIDES, HEADINGS = 24, 8, (10, 8, 6, 5), [0.0, 90.0, 180.0, 270.0]
+
+
+def whole(variants, side):
+    return torch.ones(1, variants, side, side, dtype=torch.bool)
+
+
+def scene(noise, turned=90.0, ratio=1.33, channels=12):
+    """Cells of places seen twice, the queries turned and wider, each view with strong noise of its own.
+
+    The noise lies in three directions, the same everywhere, as what a network says of light and sensor.
+    """
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(channels, 3, generator=generator))[0]
+
+    def seen(cells):
+        strength = noise * torch.randn(*cells.shape[:-3], 3, *cells.shape[-2:], generator=generator)
+        return F.normalize(cells + torch.einsum("cd,...dyx->...cyx", directions, strength), dim=-3)
+
+    fields = [Field(seed, channels) for seed in range(PLACES)]
+    query = torch.stack([torch.stack([f.cells(SIDE, ratio, turned - h) for h in HEADINGS]) for f in fields])
+    references = [torch.stack([f.cells(side, 1.0) for f in fields])[:, None] for side in SIDES]
+    return Cells(seen(query), whole(4, SIDE)), [
+        Cells(seen(x), whole(1, s)) for x, s in zip(references, SIDES, strict=True)
+    ]
+
+
+def share_right(scores):
+    return float((csls(scores, 5).argmax(1) == torch.arange(len(scores))).float().mean())
+
+
+def test_rounds_find_the_pose_and_attenuate_what_tells_views_apart():
+    aligner = Aligner(*scene(noise=1.2), Settings(candidates=8))
+    first = aligner.align()
+    for _ in range(2):
+        aligner.learn(*mutual(csls(aligner.align(), 5)))
+    assert share_right(aligner.align()) > share_right(first)
+    assert aligner.prior.heading.argmax() == 1
+    assert SIDES[aligner.prior.width.argmax()] == 6
+    assert (aligner.adapter.factors < 0.6).sum() >= 3
+    choice = choose(aligner.prior, np.array([SIDE / side for side in SIDES]))
+    assert choice.query_headings[0] == 90.0
+    assert choice.query_crops[-1] == pytest.approx(6 / 8, abs=0.15)
+    assert choice.reference_crops == (1.0,)
+    assert "heading 90 degrees" in choice.evidence
+
+
+def test_em_takes_vector_and_alignment_together():
+    """The matcher's labels are right where vectors alone are hardly better than chance."""
+    rng = np.random.default_rng(0)
+    places = rng.standard_normal((PLACES, 16))
+    query, reference = (places + 2.5 * rng.standard_normal(places.shape) for _ in range(2))
+    config = load_config(None, ("mstep.rounds=2", "run.agreement=false", "estep.neighbourhood=0"))
+    learner, _ = start(query, reference, config)
+    aligner = Aligner(*scene(noise=0.8), Settings(candidates=8))
+    rounds = list(
+        run_rounds(learner, query, reference, config, matcher=alignment_matcher(aligner, config.estep))
+    )
+    queries, references = rounds[-1].labels.pairs()
+    assert len(queries) > 0.8 * PLACES
+    assert (queries == references).mean() > 0.9
+
+
+def test_without_a_pair_all_stays_as_it_is():
+    aligner = Aligner(*scene(noise=0.5), Settings(candidates=4))
+    before = aligner.align()
+    aligner.learn(np.array([], int), np.array([], int))
+    torch.testing.assert_close(aligner.align(), before)
+
+
+def test_the_better_score_weighs_more():
+    generator = torch.Generator().manual_seed(1)
+    right = 4 * torch.eye(40)
+    good, bad = (right / scale + torch.randn(40, 40, generator=generator) for scale in (1, 4))
+    total, weights = combined([good, bad])
+    assert weights[0] > 2 * weights[1]
+    assert share_right(total) >= share_right(good)
+
+
+def test_wide_cells_are_projected_onto_what_varies():
+    query, references = scene(noise=0.5)
+    directions = projection([query], references, channels=6)
+    assert directions is not None
+    torch.testing.assert_close(directions @ directions.T, torch.eye(6), atol=1e-5, rtol=0)
+    assert projected(query, directions).maps.shape == (PLACES, 4, 6, SIDE, SIDE)
+    assert projection([query], references, channels=12) is None
+
+
+def test_adapted_and_halved_cells_are_of_unit_length_where_they_are_valid():
+    query, references = scene(noise=0.5)
+    mask = whole(4, SIDE).clone()
+    mask[0, 1, :3] = False
+    aligner = Aligner(Cells(query.maps, mask), references)
+    cells = adapted(aligner.query, aligner.adapter, QUERY, torch.float32)
+    torch.testing.assert_close(cells.maps.norm(dim=2), mask.float().expand(PLACES, -1, -1, -1))
+    half = halved(cells)
+    assert half.masks[0, 1, :, 0].tolist() == [False, True, True, True]
+    torch.testing.assert_close(half.maps.norm(dim=2), half.masks.float().expand(PLACES, -1, -1, -1))

@@ -1,0 +1,59 @@
+"""Cells of small models: their shape, their masks, their headings."""
+
+import pytest
+import torch
+from backbones import batch, model
+
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.cells import CellBackbone, cell_mask, turn
+
+
+def pictures(count=2):
+    return torch.from_numpy(batch(count)[:, 0])
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_resnet", "test_convnext"])
+def test_any_size_gives_so_many_cells(name):
+    backbone = CellBackbone(model(name))
+    for side in (5, 8):
+        cells = backbone.cells(pictures(), side, [0.0, 45.0])
+        assert cells.maps.shape == (2, 2, backbone.channels, side, side)
+        assert cells.masks.shape == (1, 2, side, side)
+        assert cells.masks[0, 0].all()
+        assert not cells.masks[0, 1, 0, 0]  # a corner turned inwards
+        assert cells.masks[0, 1, side // 2, side // 2]
+
+
+def test_a_turned_picture_gives_the_cells_of_that_heading():
+    backbone = CellBackbone(model("test_efficientnet"))
+    turned = backbone.cells(turn(pictures(), 90), 6)
+    torch.testing.assert_close(turned.maps[:, 0], backbone.cells(pictures(), 6, [90.0]).maps[:, 0])
+
+
+def test_turning_is_counter_clockwise_whatever_the_angle():
+    picture = torch.zeros(1, 1, 9, 9)
+    picture[0, 0, 4, 8] = 1.0  # in the east
+    for degrees in (90.0, 90.0001):
+        assert turn(picture, degrees)[0, 0, 0, 4] == pytest.approx(1.0, abs=1e-3)  # now in the north
+
+
+def test_pixels_that_do_not_count_mask_their_cells():
+    valid = torch.ones(2, 160, 160, dtype=torch.bool)
+    valid[1, :, :40] = False
+    cells = CellBackbone(model("test_resnet")).cells(pictures(), 4, [0.0, 180.0], valid)
+    assert cells.masks[0].all()
+    assert cells.masks[1].sum((1, 2)).tolist() == [12, 12]
+    assert not cells.masks[1, 0, :, 0].any()
+    assert not cells.masks[1, 1, :, 3].any()
+
+
+def test_a_cell_counts_only_where_it_is_covered():
+    pixels = torch.ones(1, 1, 8, 8)
+    pixels[..., 0] = 0
+    assert cell_mask(pixels, 4)[0].tolist() == [[False, True, True, True]] * 4
+
+
+def test_broken_weights_are_refused():
+    backbone = CellBackbone(model("test_resnet"), std=[0.0, 1.0, 1.0])
+    with pytest.raises(InputError, match="not finite"):
+        backbone.cells(pictures(1), 4)
