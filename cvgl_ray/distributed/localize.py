@@ -17,7 +17,7 @@ from cvgl_ray.distributed.extract import extract
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_recipes
 from cvgl_ray.features.store import FeatureTable, read_table
-from cvgl_ray.search.ranks import top_k
+from cvgl_ray.search.topk import top_k
 from cvgl_ray.storage.filesystem import exists, is_uri
 
 Row = dict[str, Any]  # an image: "image_id", "uri", "latitude", "longitude"

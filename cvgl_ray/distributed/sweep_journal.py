@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from ray import cloudpickle, tune
 
-from cvgl_ray.em.selection import CHOICE, keeps_up
+from cvgl_ray.em.judge import CHOICE
+from cvgl_ray.em.learner import keeps_up
 from cvgl_ray.errors import InputError, chain
 from cvgl_ray.tuning.candidates import trial_name
 

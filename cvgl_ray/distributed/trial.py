@@ -18,7 +18,7 @@ from cvgl_ray.distributed.checkpoints import keep_newest, last_state
 from cvgl_ray.distributed.sweep_journal import ROUNDS, SCORE
 from cvgl_ray.distributed.train import fit_on_workers
 from cvgl_ray.distributed.training_data import TrainingData
-from cvgl_ray.em.selection import CHOICE
+from cvgl_ray.em.judge import CHOICE
 from cvgl_ray.tuning.candidates import trial_name, vary
 
 ENDING = "end"  # a file beside a trial's checkpoints: it has lagged behind and is to end after its round

@@ -30,7 +30,7 @@ from cvgl_ray.distributed.sweep_trials import scheduler
 from cvgl_ray.distributed.training_data import in_canonical_order
 from cvgl_ray.distributed.trial import ENDING
 from cvgl_ray.em.judge import HalfModels
-from cvgl_ray.em.loop import start
+from cvgl_ray.em.rounds import start
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.stages import train_stage
