@@ -6,6 +6,7 @@ before anything is written, extracted or connected to.
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, training_tables
 from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
-from cvgl_ray.distributed.extract import Extraction
 from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import Trained, train
-from cvgl_ray.distributed.training_data import check_batches
+from cvgl_ray.em.batches import check_batches
 from cvgl_ray.evaluation.protocols import directions
+from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_recipes
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.reports.pictures import round_sheets
 from cvgl_ray.reports.projector import project_pairs
 from cvgl_ray.reports.shown import shown
@@ -59,7 +60,7 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         catalog = scan(config)
         query_images = catalog.select(view=config.dataset.query_view, split="train")
         reference_images = catalog.select(view=config.dataset.reference_view, split="train")
-        check_batches(len(query_images), len(reference_images), config)
+        check_batches(len(query_images), len(reference_images), config.estep)
         session.check_room(address, [training_need(config.run)])
         run_record.claim(folder.path, "train", config)
         _fetch_features(config, folder)
@@ -123,7 +124,7 @@ def evaluate_stage(
                 address,
                 catalog=catalog,
                 cache=folder.path / "features",
-                check=lambda recipes: check_recipes(bundle.recipes, recipes, bundle_folder),
+                check=partial(check_recipes, bundle.recipes, bundle=bundle_folder),
             )
             session.connect(address)
         report = write_metrics(config, data, bundle, results)

@@ -1,20 +1,18 @@
 """A data set's catalog and the features of its images, whoever extracted them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cvgl_ray.catalog import layouts
+from cvgl_ray.catalog.feature_table import scan_table, table_labels
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Config
-from cvgl_ray.distributed import session
-from cvgl_ray.distributed.extract import Extraction, extract
+from cvgl_ray.distributed.extract import Check, extract
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.store import FeatureTable, read_table, select
+from cvgl_ray.features.extraction import Extraction
+from cvgl_ray.features.recipe import check_backbone
+from cvgl_ray.features.table import FeatureTable, read_table, select
 from cvgl_ray.storage.files import write_atomically
-
-Recipes = dict[str, dict[str, Any]]  # by view, what its features depend on
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,30 @@ class Data:
 
 
 def scan(config: Config) -> Catalog:
-    """The images of the data set. Raises InputError for what is wrong before any of them is read."""
-    dataset = config.dataset
+    """The images of the data set, or the rows of its table of features where there is no root.
+
+    Raises InputError for what can be known to be wrong before any image is read: also of the backbone.
+    """
+    dataset, table = config.dataset, config.features.table
+    if table and not dataset.root:
+        return scan_table(table, dataset.query_view, dataset.reference_view)
     if not dataset.root:
-        raise InputError("dataset.root is not set; give the data set's folder with --set dataset.root=DIR")
-    return layouts.scan(
+        raise InputError(
+            "dataset.root is not set; give the data set's folder with --set dataset.root=DIR, or a table of "
+            "features with --set features.table=FILE"
+        )
+    catalog = layouts.scan(
         dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
     )
+    if not table:
+        check_backbone(config.backbone)
+    return catalog
 
 
 def load_labels(config: Config, catalog: Catalog) -> Labels | None:
     """The places of `scan`'s images, None where nobody named them; for the evaluation alone."""
+    if not config.dataset.root:
+        return table_labels(config.features.table, catalog)
     return layouts.load_labels(config.dataset.layout, config.dataset.root, catalog)
 
 
@@ -47,23 +58,22 @@ def load_features(
     *,
     catalog: Catalog | None = None,
     cache: Path | None = None,
-    check: Callable[[Recipes], None] | None = None,
+    check: Check | None = None,
 ) -> Data:
     """The data set's catalog, written to `output`, and its features, extracted where the store lacks them.
 
     catalog: `scan`'s, where it is known already. cache: the store's folder where features.cache names none,
-    by default `output`/features. check: is given what the features depend on, and may raise InputError.
+    by default `output`/features. check: as `extract` takes it.
     """
     catalog = catalog or scan(config)
     write_atomically(output / "catalog.parquet", lambda temporary: catalog.write(str(temporary)))
     if config.features.table:
         found = _foreign_features(config, catalog)
+        if check is not None:
+            check(found.recipes)
     else:
-        session.connect(address)
         store = Path(config.features.cache or cache or output / "features")
-        found = extract(catalog, config, store, output / "rejected.parquet")
-    if check is not None:
-        check(found.recipes)
+        found = extract(catalog, config, store, output / "rejected.parquet", address, check)
     return Data(catalog, found)
 
 

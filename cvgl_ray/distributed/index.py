@@ -3,20 +3,19 @@
 It matches by itself or, for collections that one machine's memory does not take, by shards on several nodes.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 import ray
 import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.resources import node_cores
+from cvgl_ray.distributed.resources import place, use_threads
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.em.matching import PseudoLabels
@@ -25,6 +24,8 @@ from cvgl_ray.em.rounds import EStepRows, Matcher, RoundRows, frozen_graphs, mat
 from cvgl_ray.errors import GaveUpError
 from cvgl_ray.search.sharded import Ask, AskEach, Block, assemble, cut, in_shards, search_shard
 from cvgl_ray.search.views import Found
+
+log = logging.getLogger(__name__)
 
 TRIES = 3  # of one round's matching, and of one search by a shard
 RESTARTS = 10  # of an actor in the life of a training, whose nodes may come and go
@@ -99,6 +100,12 @@ class IndexActor:
             query, reference = (assemble(blocks, ray.get) for blocks in views)
             labels = match_rows(query, reference, ordered[0], estep, self.graphs)
         self.shares = {}  # the object store is rid of them during the M-step
+        log.debug(
+            "round %d: %d queries matched over the shares of %d workers",
+            number,
+            len(labels.of_query),
+            workers,
+        )
         return labels
 
     def rounds_done(self) -> int:
@@ -111,36 +118,12 @@ def start_index(config: Config, features: Features, centre: np.ndarray, memory: 
 
     centre [2, D]: the views' means; memory: bytes of all embeddings; threads: 0 for those of its node.
     """
-    one_index = memory if config.estep.shards == 1 else 0
-    remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **_place(one_index))(IndexActor)
+    where = place(memory if config.estep.shards == 1 else 0)
+    remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **where)(IndexActor)
     actor: Any = remote.remote(config, centre, threads)
     # While the workers start; where it dies of this, the first round's matching will say so.
     actor.prepare.options(max_task_retries=0).remote(features)
     return actor
-
-
-def _place(memory: int, number: int = 0) -> dict[str, Any]:
-    """Options of an actor that works while the workers wait: it shares their CPUs, and reserves its memory.
-
-    It goes to the nodes that have CPUs, in turn and those with the most memory first; to any where they are
-    gone or none is up yet. It asks for no more memory than its node has: Ray would wait for ever.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    nodes.sort(key=lambda node: (-node["Resources"].get("memory", 0), node["NodeID"]))
-    options: dict[str, Any] = {"num_cpus": 0}
-    if nodes:
-        node = nodes[number % len(nodes)]
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-        memory = min(memory, int(node["Resources"].get("memory", 0)))
-    # Ray gives an actor that asks for nothing to any node, whatever it is told; a byte is something.
-    return options | {"memory": max(1, memory)}
-
-
-def use_threads(count: int) -> None:
-    """Let torch and faiss use so many threads in this process; 0: as many as the node has cores."""
-    count = count or node_cores()
-    torch.set_num_threads(count)
-    faiss.omp_set_num_threads(count)
 
 
 def index_matcher(actor: Any, features: Features, shards: int) -> Matcher:
@@ -217,8 +200,7 @@ def _from_rank_zero(value: PseudoLabels | Died | None) -> PseudoLabels | Died | 
 class IndexShard:
     """Holds its share of the rows while it searches them.
 
-    They come from the object store, where the workers put them: restarted after a crash, a shard fetches
-    them once more and answers what it was asked.
+    They come from the object store: restarted after a crash, it fetches them again and answers.
     """
 
     def __init__(self) -> None:
@@ -231,7 +213,7 @@ class IndexShard:
 def start_shards(count: int, memory: int) -> list[Any]:
     """Start shards of so many bytes each, in turn on each node; they end with the actor that started them."""
     actor: Any = ray.remote(max_restarts=RESTARTS, max_task_retries=TRIES - 1)(IndexShard)
-    return [actor.options(**_place(memory, number)).remote() for number in range(count)]
+    return [actor.options(**place(memory, number)).remote() for number in range(count)]
 
 
 def asking(shards: Sequence[Any]) -> AskEach:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import faiss
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cvgl_ray.config import Run
 from cvgl_ray.errors import InputError
@@ -132,6 +135,30 @@ def node_cores() -> int:
     here = ray.get_runtime_context().get_node_id()
     given = next((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here), 0)
     return int(given) or os.cpu_count() or 1
+
+
+def place(memory: int, number: int = 0) -> dict[str, Any]:
+    """Options of an actor that works while the workers wait: it shares their CPUs, and reserves its memory.
+
+    It goes to the nodes that have CPUs, in turn and those with the most memory first; to any where they are
+    gone or none is up yet. It asks for no more memory than its node has: Ray would wait for ever.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    nodes.sort(key=lambda node: (-node["Resources"].get("memory", 0), node["NodeID"]))
+    options: dict[str, Any] = {"num_cpus": 0}
+    if nodes:
+        node = nodes[number % len(nodes)]
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+        memory = min(memory, int(node["Resources"].get("memory", 0)))
+    # Ray gives an actor that asks for nothing to any node, whatever it is told; a byte is something.
+    return options | {"memory": max(1, memory)}
+
+
+def use_threads(count: int) -> None:
+    """Let torch and faiss use so many threads in this process; 0: as many as the node has cores."""
+    count = count or node_cores()
+    torch.set_num_threads(count)
+    faiss.omp_set_num_threads(count)
 
 
 @contextmanager

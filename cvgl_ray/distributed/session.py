@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import ray
 
+from cvgl_ray import logs
 from cvgl_ray.distributed.address import LOCAL, cluster_address
 from cvgl_ray.distributed.resources import Need, alive_nodes, check_needs, check_needs_here, in_words
 from cvgl_ray.errors import InputError
@@ -28,11 +29,16 @@ _ENVIRONMENT = {
 }
 
 
+# Of workers and actors whose log the driver shows, wherever they run.
+_TALKING = {"env_vars": {logs.VERBOSE: "1"}, "worker_process_setup_hook": "cvgl_ray.logs.set_up"}
+
+
 def connect(address: str = "", *, dashboard: bool = False) -> None:
     """Join the cluster at `address`, else the one this process was submitted to, else start one here.
 
-    A process that is already connected keeps its connection. dashboard: of a cluster that is started here; it
-    costs seconds of CPU, and Ray Train asks it what a training that was killed had reserved.
+    A process that is already connected keeps its connection. With `--verbose` workers' logs are shown too.
+    dashboard: of a cluster that is started here; it costs seconds of CPU, and Ray Train asks it what a
+    training that was killed had reserved.
     Raises InputError, within seconds, for an address without a cluster; see `cluster_address`.
     """
     for name, value in _ENVIRONMENT.items():
@@ -49,7 +55,8 @@ def connect(address: str = "", *, dashboard: bool = False) -> None:
                 address=address,
                 include_dashboard=dashboard,
                 logging_level=logging.ERROR,
-                log_to_driver=False,
+                log_to_driver=logs.is_verbose(),
+                runtime_env=_TALKING if logs.is_verbose() else None,
             )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         if address == LOCAL:

@@ -1,34 +1,58 @@
 """The EM loop as a Ray Train run, and the bundle that it leaves."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 
 from cvgl_ray.bundle import Bundle, bundle_of, pairs_of
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import keep_newest, last_state
 from cvgl_ray.distributed.index import start_index
-from cvgl_ray.distributed.process_group import NoGroup
 from cvgl_ray.distributed.resources import check_needs, training_need
-from cvgl_ray.distributed.tensorboard import RoundWriter
-from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
-from cvgl_ray.distributed.watch import show_rounds
-from cvgl_ray.distributed.worker import worker
+from cvgl_ray.distributed.watch import RoundWriter, show_rounds
+from cvgl_ray.distributed.worker import NoGroup, worker
+from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.inputs import doubts
 from cvgl_ray.errors import GaveUpError, InputError, chain
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.canonical import data_digest, in_canonical_order
+from cvgl_ray.features.table import FeatureTable, check_same_dimension
+from cvgl_ray.features.views import view_mean
 from cvgl_ray.reports.pictures import Example
+from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
 from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Two unlabelled feature tables as trainings share them, in canonical order.
+
+    features: of the query and the reference view, in the object store; centre [2, D]: the views' means;
+    digest: a hash of all rows in their order.
+    """
+
+    query_ids: list[str]
+    reference_ids: list[str]
+    features: tuple[ray.ObjectRef, ray.ObjectRef]
+    centre: np.ndarray
+    digest: str
+
+
+def share(query: FeatureTable, reference: FeatureTable) -> TrainingData:
+    """Put two tables into the object store, once for any number of trainings."""
+    check_same_dimension(query, reference)
+    query, reference = in_canonical_order(query), in_canonical_order(reference)
+    centre = np.stack([view_mean(query.features), view_mean(reference.features)])
+    features = ray.put(query.features), ray.put(reference.features)
+    return TrainingData(query.image_ids, reference.image_ids, features, centre, data_digest(query, reference))
 
 
 @dataclass(frozen=True)
@@ -51,7 +75,7 @@ def train(
     Raises InputError where the tables do not fit each other or the configuration, and where the cluster can
     never give what the training asks for.
     """
-    check_batches(len(query), len(reference), config)
+    check_batches(len(query), len(reference), config.estep)
     check_needs([training_need(config.run)])
     for doubt in doubts(query.features, reference.features):
         log.warning("warning: %s", doubt)
@@ -92,18 +116,13 @@ def fit_on_workers(
     *,
     staging: Path,
     threads: int = 0,
-    callbacks: Sequence[ray.train.UserCallback] = (),
     state: dict[str, Any] | None = None,
-    until: int | None = None,
-    ending: Path | None = None,
 ) -> ray.train.Result:
-    """One Ray Train run of the rounds that are left, or of those up to `until`.
+    """One Ray Train run of the rounds that are left.
 
     It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
     storage: a path or a URI; logs: TensorBoard's folder; staging: where a worker writes a checkpoint before
-    it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores;
-    callbacks: run in the controller's process; ending: a file whose appearance ends the run after the present
-    round, on storage that all workers see.
+    it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores.
     """
     rows, width = len(data.query_ids) + len(data.reference_ids), config.adapter.width or data.centre.shape[1]
     actor = start_index(config, data.features, data.centre, memory=rows * width * 4, threads=threads)
@@ -118,8 +137,6 @@ def fit_on_workers(
             "actor": actor,
             "threads": threads,
             "state": ray.put(state),
-            "until": until or config.mstep.rounds,
-            "ending": ending,
             "staging": str(staging.resolve()),
         },
         torch_config=NoGroup(),
@@ -136,7 +153,7 @@ def fit_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[_NoRetry(), RoundWriter(str(logs.resolve()), config), *callbacks],  # type: ignore[list-item]
+            callbacks=[_NoRetry(), RoundWriter(str(logs.resolve()), config)],  # type: ignore[list-item]
         ),
     )
     try:

@@ -1,17 +1,22 @@
-"""What the driver shows while the workers of a training are at work, or are awaited."""
+"""What is shown of a training while its workers are at work, or are awaited: charts and a progress line."""
 
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+import ray.train
+from torch.utils.tensorboard import SummaryWriter
 
+from cvgl_ray.config import Config
 from cvgl_ray.distributed.resources import SECONDS_PER_LINE, Need, awaited_in_words
 from cvgl_ray.progress import is_shown, progress
+from cvgl_ray.reports.legend import about
 from cvgl_ray.reports.shown import shown
+from cvgl_ray.reports.tensorboard import configuration_table
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +33,12 @@ def show_rounds(actor: Any, rounds: int, need: Need) -> Iterator[None]:
 
     def watch() -> None:
         with shown("the training's progress line"):
-            _await_workers(actor, need, ended)
+            rounds_done = _asked(actor)
+            _await_workers(rounds_done, need, ended)
             with progress("training", rounds, "rounds") as advance:
                 seen = 0
                 while not ended.wait(POLL_S):
-                    done = _rounds_done(actor, seen)
+                    done = max(seen, rounds_done())
                     advance(done - seen)
                     seen = done
                 if succeeded.is_set():
@@ -48,21 +54,56 @@ def show_rounds(actor: Any, rounds: int, need: Need) -> Iterator[None]:
         watcher.join()
 
 
-def _await_workers(actor: Any, need: Need, ended: threading.Event) -> None:
+def _await_workers(rounds_done: Callable[[], int], need: Need, ended: threading.Event) -> None:
     """Say now and then what is awaited, until the first worker is there or the training has ended."""
     said = time.monotonic()
-    while not ended.wait(POLL_S) and _rounds_done(actor, -1) < 0:
+    while not ended.wait(POLL_S) and rounds_done() < 0:
         if time.monotonic() - said > SECONDS_PER_LINE:
             said = time.monotonic()
             log.info("%s", awaited_in_words("training", need))
 
 
-def _rounds_done(actor: Any, unknown: int) -> int:
-    """What the index says; `unknown` where it is at work, not there yet, or gone."""
-    answer = actor.rounds_done.options(max_task_retries=0).remote()
-    if not ray.wait([answer], timeout=POLL_S)[0]:
-        return unknown
-    try:
-        return max(unknown, ray.get(answer))
-    except ray.exceptions.RayError:
-        return unknown  # the training itself says what is wrong
+def _asked(actor: Any) -> Callable[[], int]:
+    """How many rounds are over as the index last said, -1 before the first worker; one question at a time."""
+    known, pending = -1, actor.rounds_done.remote()
+
+    def rounds_done() -> int:
+        nonlocal known, pending
+        if ray.wait([pending], timeout=0)[0]:  # else it is at work, or not there yet
+            with suppress(ray.exceptions.RayError):  # the training itself says what is wrong
+                known = max(known, ray.get(pending))
+            pending = actor.rounds_done.remote()
+        return known
+
+    return rounds_done
+
+
+class RoundWriter(ray.train.UserCallback):
+    """Writes every round's scalars and histograms; runs in Ray Train's controller process.
+
+    A scalar is the largest over the workers: they agree on all but time and memory.
+    """
+
+    def __init__(self, folder: str, config: Config) -> None:
+        self.folder, self.config = folder, config
+        self._writer: SummaryWriter | None = None
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        with shown("a round's charts"):
+            self._write(metrics)
+
+    def _write(self, metrics: list[dict[str, Any]]) -> None:
+        first = metrics[0]
+        number = first["round"]
+        if self._writer is None:  # opened here: the callback itself travels to the controller
+            # What an interrupted run wrote of this round and later ones is not shown.
+            self._writer = SummaryWriter(self.folder, purge_step=number)
+            self._writer.add_text("about", about())
+            self._writer.add_text("configuration", configuration_table(self.config))
+        for name, value in first.items():
+            if name in ("round", "histograms"):
+                continue
+            self._writer.add_scalar(name, max(worker.get(name, value) for worker in metrics), number)
+        for name, histogram in first["histograms"].items():
+            self._writer.add_histogram_raw(name, **histogram, global_step=number)
+        self._writer.flush()

@@ -1,19 +1,25 @@
-"""What every Ray Train worker runs: the EM loop, and a report with a checkpoint after each round."""
+"""What every Ray Train worker runs: it meets the others, does the rounds, reports each with a checkpoint."""
 
-from itertools import islice
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
+import ray.train.collective
 import ray.train.torch
+import ray.util
 import torch
+import torch.distributed as dist
+from ray.train.backend import Backend
 
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import latest_state, save_checkpoint
-from cvgl_ray.distributed.index import index_matcher, use_threads
-from cvgl_ray.distributed.process_group import joined_workers
-from cvgl_ray.distributed.resources import node_cores
+from cvgl_ray.distributed.index import index_matcher
+from cvgl_ray.distributed.resources import node_cores, use_threads
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
@@ -22,10 +28,18 @@ from cvgl_ray.em.rounds import run_rounds
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import score_histograms
 from cvgl_ray.reports.usage import Usage
+from cvgl_ray.storage.checkpoints import load_checkpoint, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+MEETING = timedelta(minutes=10)  # within which all workers have found rank 0
+# Of any wait for another worker, which may take as long as an E-step or a judge does. A worker that dies ends
+# the wait at once: Ray Train then starts all of them anew.
+STEP = timedelta(days=30)
 
 
 def worker(arguments: dict[str, Any]) -> None:
-    """Load, resume, then do the rounds up to "until". See `train.fit_on_workers` for the arguments."""
+    """Load, resume, then do the rounds that are left. See `train.fit_on_workers` for the arguments."""
     beside = ray.train.get_context().get_local_world_size()  # workers on this node, itself among them
     use_threads(arguments["threads"] or max(1, node_cores() // beside))
     arguments["actor"].begin.remote()
@@ -40,7 +54,7 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
     learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
     judges = config.run.agreement and collective.rank() == 0
     halves = HalfModels(query, reference, config) if judges else None
-    state = latest_state(arguments["state"])
+    state = _latest_state(arguments["state"])
     if state is not None:
         learner.load_state_dict(state)
         if halves is not None and "halves" in state:  # else they are trained once more
@@ -59,7 +73,7 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         judge=halves.judge if halves is not None else None,
     )
     usage = Usage()
-    for done in islice(rounds, max(0, arguments["until"] - learner.rounds_done)):
+    for done in rounds:
         state = {**learner.state_dict(), "data": arguments["digest"]}
         if halves is not None:
             state["halves"] = halves.state_dict()
@@ -67,9 +81,15 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         metrics["histograms"] = {}
         with shown("a round's histograms"):
             metrics["histograms"] = score_histograms(done.labels)
+        log.debug("rank %d, %s", collective.rank(), _in_words(metrics))
         _report(state, metrics, Path(arguments["staging"]))
-        if _asked_to_end(arguments["ending"]):
-            return
+
+
+def _in_words(metrics: dict[str, Any]) -> str:
+    """How long the parts of a round took, for the log."""
+    parts = ("time/e_step_s", "time/m_step_s")
+    times = ", ".join(f"{name.split('/')[1]} {metrics[name]:.3f}" for name in parts)
+    return f"round {metrics['round']}: {times}"
 
 
 def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> None:
@@ -85,9 +105,58 @@ def _report(state: dict[str, Any], metrics: dict[str, Any], staging: Path) -> No
     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(staging))
 
 
-def _asked_to_end(ending: Path | None) -> bool:
-    """Whether some worker sees the file that asks for an early end; all of them hear the same."""
-    if ending is None:
-        return False
-    seen = torch.tensor(float(ending.exists()), device=ray.train.torch.get_device())
-    return bool(collective.total(seen) > 0)
+def _latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
+    """Of the last round that these workers or their predecessors reported, else what the run started from."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        state: dict[str, Any] | None = ray.get(start)
+        return state
+    with checkpoint.as_directory() as folder:
+        return load_checkpoint(Path(folder))
+
+
+class _SharedDevices(Backend):
+    share_cuda_visible_devices = True  # among a node's workers, so that NCCL finds the way between them
+
+
+class NoGroup(ray.train.torch.TorchConfig):
+    """Ray Train opens no process group: `joined_workers` does."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _SharedDevices
+
+
+@contextmanager
+def joined_workers(device: torch.device) -> Iterator[None]:
+    """A process group of all workers of this Ray Train run; one worker needs none.
+
+    Ray's own (TorchConfig) meets at a store that listens on every address of rank 0's machine. This one
+    listens on the address by which Ray knows the node: the loopback, where the command line started the
+    cluster. Gloo's own sockets are on the host name's address, or that of GLOO_SOCKET_IFNAME.
+    """
+    context = ray.train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    if size == 1:
+        yield
+        return
+    listener = _listener() if rank == 0 else None
+    address, port = ray.train.collective.broadcast_from_rank_zero(listener and listener.getsockname()[:2])
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address,
+        port,
+        size,
+        is_master=rank == 0,
+        timeout=MEETING,
+        master_listen_fd=listener.detach() if listener else None,
+    )
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=STEP)
+    yield
+    ray.train.collective.barrier()  # rank 0 holds the store
+    dist.destroy_process_group()  # after a failure Ray ends the processes
+
+
+def _listener() -> socket.socket:
+    address = ray.util.get_node_ip_address()
+    return socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvgl_ray.config import EStep
 from cvgl_ray.em.matching import PseudoLabels
+from cvgl_ray.em.neighbourhood import check_size
+from cvgl_ray.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,17 @@ def local_rows(rows: np.ndarray, rank: int, world: int) -> tuple[np.ndarray, np.
     share = -(-len(rows) // world)
     positions = np.arange(rank * share, (rank + 1) * share)
     return rows[np.minimum(positions, len(rows) - 1)], positions < len(rows)
+
+
+def check_batches(queries: int, references: int, estep: EStep) -> None:
+    """Refuse a batch that so many images cannot fill, before anything starts."""
+    fewest = min(queries, references)
+    if fewest < 2:
+        raise InputError(f"a view has {fewest} usable images; training needs at least two of each view")
+    if estep.neighbourhood:
+        check_size(queries, references)
+    if estep.rows > references:
+        raise InputError(
+            f"estep.rows = {estep.rows}, but there are {references} references; "
+            "lower it, or set 0 for an E-step over all rows"
+        )

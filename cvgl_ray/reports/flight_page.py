@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from cvgl_ray.reports.location import WGS84, Location, footprint
+from cvgl_ray.reports.location import ASPECT, WGS84, Location, footprint
 from cvgl_ray.reports.map_picture import MapPicture
 from cvgl_ray.storage.files import write_atomically
 
@@ -23,7 +23,9 @@ UNKNOWN = "#6b7280"
 RATING = ((0.75, "high"), (0.4, "medium"), (0.0, "low"))
 
 Point = tuple[float, float]  # latitude, longitude in degrees
-PhotoSource = Callable[[str], Image.Image]  # image_id -> the photo, upright; any size
+PhotoSource = Callable[
+    [str], Image.Image | None
+]  # image_id -> the photo, upright, any size; None: unreadable
 CropSource = Callable[
     [Location, tuple[int, int]], Image.Image | None
 ]  # and (width, height) px -> the map there
@@ -37,7 +39,7 @@ class Card:
     location: Location
     colour: str
     rating: str
-    photo: str  # data URI
+    photo: str | None  # data URI
     crop: str | None
     off_m: float | None  # from the true place, where one is known
 
@@ -64,26 +66,13 @@ def write_page(
     a sample of the others are shown; the map and the tables count all.
     """
     truth = truth or {}
-    shown = _worth_showing(locations)
     cards, aspects = [], {}
-    for index in shown:
-        location = locations[index]
-        picture = photo(location.image_id).convert("RGB")
-        size = PHOTO_PX, max(1, round(PHOTO_PX * picture.height / picture.width))
-        aspects[location.image_id] = picture.height / picture.width
-        piece = crop(location, size) if location.found else None
-        cards.append(
-            Card(
-                number=index + 1,
-                location=location,
-                colour=colour_of(location.confidence),
-                rating=rating_of(location.confidence),
-                photo=data_uri(picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)),
-                crop=None if piece is None else data_uri(piece),
-                off_m=_off_m(location, truth),
-            )
-        )
-    usual = float(np.median(list(aspects.values()))) if aspects else 0.75
+    for index in _worth_showing(locations):
+        card, aspect = _card(index + 1, locations[index], photo, crop, truth)
+        cards.append(card)
+        if aspect is not None:
+            aspects[card.location.image_id] = aspect
+    usual = float(np.median(list(aspects.values()))) if aspects else ASPECT
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -107,6 +96,29 @@ def write_page(
         ramp=", ".join(f"{colour_of(step)} {100 * step:.0f}%" for step, _ in SCALE),
     )
     write_atomically(path, lambda temporary: temporary.write_bytes(page.encode()))
+
+
+def _card(
+    number: int, location: Location, photo: PhotoSource, crop: CropSource, truth: Mapping[str, Point]
+) -> tuple[Card, float | None]:
+    """A photo's card, and the photo's height over its width where it can be read."""
+    picture, aspect = photo(location.image_id), None
+    size = PHOTO_PX, round(PHOTO_PX * ASPECT)
+    if picture is not None:
+        aspect = picture.height / picture.width
+        size = PHOTO_PX, max(1, round(PHOTO_PX * aspect))
+        picture = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    piece = crop(location, size) if location.found else None
+    card = Card(
+        number=number,
+        location=location,
+        colour=colour_of(location.confidence),
+        rating=rating_of(location.confidence),
+        photo=None if picture is None else data_uri(picture),
+        crop=None if piece is None else data_uri(piece),
+        off_m=_off_m(location, truth),
+    )
+    return card, aspect
 
 
 def summarise(locations: Sequence[Location]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cvgl_ray.em.adapters import ViewCentred, embed
-from cvgl_ray.features.store import FeatureTable, select
+from cvgl_ray.features.table import FeatureTable, select
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.reports.pictures import load_tiles
 

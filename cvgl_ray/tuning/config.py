@@ -61,14 +61,12 @@ class Tune(Section):
     """candidates drawn; equal ones are tried once"""
     concurrency: CountOrZero = 0
     """trials at a time; 0: as many as the cluster has room for"""
-    scheduler: Literal["asha", "pbt", "none"] = "asha"
-    """asha stops trials whose score lags behind; pbt lets them go on from the state of one that leads"""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha stops trials whose score lags behind; only in sweeps with run.workers = 1"""
     grace_rounds: Count = 1
     """asha: no trial is stopped before"""
     reduction: float = Field(default=3.0, gt=1.0)
     """asha: of so many trials one goes on to so many times the rounds"""
-    interval_rounds: Count = 1
-    """pbt: all trials wait for each other and exchange states every so many rounds"""
     seed: Seed = 0
     """of the draws"""
     space: Annotated[dict[str, Distribution], BeforeValidator(_flatten)] = Field(default_factory=dict)

@@ -19,7 +19,7 @@ from cvgl_ray.config import Config, load_config
 from cvgl_ray.em.adapters import ViewCentred, embed
 from cvgl_ray.em.fit import fit
 from cvgl_ray.evaluation.metrics import retrieval_metrics
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 PAPER = Path(__file__).parents[1] / "thumbs_paper.toml"

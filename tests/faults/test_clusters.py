@@ -136,7 +136,7 @@ def spread_over_nodes(folder: str) -> None:
 
 def last_checkpoint_round(output: Path) -> int:
     """Of the newest checkpoint that is whole; it is left where it is."""
-    from cvgl_ray.distributed.checkpoints import load_checkpoint
+    from cvgl_ray.storage.checkpoints import load_checkpoint
 
     for name in reversed(checkpoints(output)):
         try:

@@ -15,11 +15,11 @@ import torch
 
 from cvgl_ray.bundle import Bundle, load_bundle, save_bundle
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.checkpoints import keep_newest, last_state, save_checkpoint
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.storage import run_folder
+from cvgl_ray.storage.checkpoints import keep_newest, last_state, save_checkpoint
 from cvgl_ray.storage.files import write_json
 
 PAIRS = [("drone/1.jpg", "satellite/1.jpg", 0.5)]

@@ -1,11 +1,15 @@
 """A small sweep whose driver is killed and started again: shared features, a choice without labels."""
 
-import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,28 +20,26 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
-from ray.tune.experiment import Trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import DRONE_IMAGES, PLACES, SMALL, configured
+from tiny import DRONE_IMAGES, SMALL, configured, write_places
 
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed.data import load_features, training_tables
-from cvgl_ray.distributed.sweep import sweep_stage
-from cvgl_ray.distributed.sweep_journal import SCORE, Journal, Record, read_journal
-from cvgl_ray.distributed.sweep_pbt import Population
-from cvgl_ray.distributed.sweep_trials import scheduler
-from cvgl_ray.distributed.training_data import in_canonical_order
-from cvgl_ray.distributed.trial import ENDING
-from cvgl_ray.em.judge import HalfModels
-from cvgl_ray.em.rounds import start
+from cvgl_ray.distributed.train import share
+from cvgl_ray.distributed.trials import run_trials, scheduler
+from cvgl_ray.distributed.tune import sweep_stage
+from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.canonical import in_canonical_order
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.stages import train_stage
-from cvgl_ray.tuning.candidates import candidates, trial_name, vary
-from cvgl_ray.tuning.config import Tune, load_sweep
+from cvgl_ray.tuning.candidates import candidates
+from cvgl_ray.tuning.config import load_sweep
+from cvgl_ray.tuning.journal import SCORE, Journal, Record, read_journal
 
 LIMIT_S = 200
+PLACES = 20  # with fewer there is no score to choose by
 SPACE = (
     "adapter.kind=attenuation",
     "tune.trials=4",
@@ -45,6 +47,11 @@ SPACE = (
     "tune.space.adapter.shrinkage={grid = [0.05, 1.0]}",
     "tune.space.pretransform.query.crops={grid = [[1.0], [0.8]]}",
 )
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_places(tmp_path_factory.mktemp("places"), [f"{number:04d}" for number in range(PLACES)])
 
 
 def settings(places: Path, *more: str) -> tuple[str, ...]:
@@ -121,6 +128,18 @@ def test_a_sweep_goes_on_after_its_driver_died(
         train_stage(configured(places, "adapter.kind=attenuation"), tmp_path)
 
 
+def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> None:
+    space = "tune.space.adapter.rank={choice=[8]}"
+    sweep = load_sweep(None, ("tune.grace_rounds=1", "tune.reduction=2", "mstep.rounds=8", space))
+    journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(range(4), 8))
+    new: Any = SimpleNamespace(trial_id="new", config={"number": 1})
+    for past, decision in ((0.4, "CONTINUE"), (0.9, "STOP")):  # the bar is what has been seen
+        journal.records[0] = Record({1: {SCORE: past}}, ended="stopped")
+        asha = scheduler(sweep, journal)
+        asha.on_trial_add(None, new)
+        assert asha.on_trial_result(None, new, {"rounds_done": 1, SCORE: 0.5}) == decision
+
+
 def write_features(root: Path) -> tuple[str, ...]:
     """Two views of 60 places, hard enough that values of the adapter matter; settings that read them."""
     rng = np.random.default_rng(0)
@@ -138,114 +157,83 @@ def write_features(root: Path) -> tuple[str, ...]:
     return ("dataset.layout=folders", f"dataset.root={root}", f"features.table={root / 'table.parquet'}")
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("trials", [2, pytest.param(4, marks=pytest.mark.slow)])  # of which two run at a time
-def test_a_trial_of_a_population_takes_over_the_state_of_a_better_one(tmp_path: Path, trials: int) -> None:
+@pytest.mark.timeout(300)
+def test_trials_are_trainings_in_process_and_those_that_lag_behind_are_stopped(tmp_path: Path) -> None:
     overrides = (
         *write_features(tmp_path / "data"),
-        "mstep.rounds=2",
-        "tune.scheduler=pbt",
-        f"tune.trials={trials}",
-        "tune.seed=1",
+        "mstep.rounds=4",
+        "tune.trials=8",
+        "tune.reduction=2",
         "tune.space.adapter.shrinkage={loguniform=[0.01, 1.0]}",
-        "tune.space.estep.neighbours={choice=[2, 5, 10]}",
+        "tune.space.adapter.rank={choice=[1, 16]}",
     )
     sweep, output = load_sweep(None, overrides), tmp_path / "out"
     sweep_stage(sweep, output)
-    lines = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
-    scores = {(line["trial"], line["rounds"]): line["scalars"][SCORE] for line in lines if "scalars" in line}
-    assert scores.keys() == {(trial, rounds) for trial in range(trials) for rounds in (1, 2)}
-    [takeover] = [line for line in lines if "source" in line]
-    trial, source, values = takeover["trial"], takeover["source"], takeover["values"]
-    first = [scores[number, 1] for number in range(trials)]
-    assert (takeover["rounds"], first[trial], first[source]) == (1, min(first), max(first))
+    records = read_journal(output / "trials.jsonl")
+    ended = Counter(record.ended for record in records.values())
+    assert ended["stopped"] >= 2
+    assert ended["complete"] >= 1
+    assert sum(ended.values()) == 8
+    assert all((record.rounds == 4) == (record.ended == "complete") for record in records.values())
 
-    # What the trial came to is what its source's state and the new values come to without Ray.
-    then = candidates(sweep)[source].config
-    now = vary(sweep.base, values)
-    tables = training_tables(load_features(now, tmp_path, ""), now)
-    rows = [in_canonical_order(table).features for table in tables]
-    halves = [HalfModels(*rows, config) for config in (then, now)]
-    learners = [start(*rows, config, judge.judge) for config, judge in zip((then, now), halves, strict=True)]
-    (taken, rounds), (learner, further) = learners
-    assert next(rounds).scalars[SCORE] == pytest.approx(first[source])
-    learner.load_state_dict(taken.state_dict())
-    halves[1].load_state_dict(halves[0].state_dict())
-    assert next(further).scalars[SCORE] == pytest.approx(scores[trial, 2])
-
-    # The seed is one of those where that trial is the best in the end.
-    bundle = load_bundle(output / "bundle")
-    assert (bundle.config.adapter, bundle.config.estep) == (now.adapter, now.estep)
-    query = torch.from_numpy(rows[0].astype(np.float32))
-    torch.testing.assert_close(bundle.adapter(query, QUERY), learner.adapter(query, QUERY), rtol=0, atol=1e-4)
-    with (output / "trials.csv").open() as file:
-        [chosen] = [row for row in csv.DictReader(file) if row["chosen"] == "True"]
-    assert chosen["trial"] == f"trial-{trial:03d}"
-    assert {key: float(chosen[key]) for key in values} == values
+    # What a trial came to is what the same training comes to without Ray.
+    chosen = load_bundle(output / "bundle")
+    tables = training_tables(load_features(chosen.config, tmp_path, ""), chosen.config)
+    query, reference = (in_canonical_order(table).features for table in tables)
+    learner, rounds = fit(query, reference, chosen.config)
+    best = next(record for record in records.values() if record.score == chosen.scores["score"])
+    assert [done.scalars[SCORE] for done in rounds] == [
+        pytest.approx(scalars[SCORE]) for _, scalars in sorted(best.reports.items())
+    ]
+    rows = torch.from_numpy(query.astype(np.float32))
+    torch.testing.assert_close(chosen.adapter(rows, QUERY), learner.adapter(rows, QUERY), rtol=0, atol=1e-4)
 
 
-def test_a_journal_that_was_cut_off_is_mended_and_another_file_refused(tmp_path: Path) -> None:
-    path = tmp_path / "trials.jsonl"
-    whole = json.dumps({"trial": 0, "rounds": 1, "scalars": {SCORE: 0.5}}) + "\n"
-    path.write_text(whole + '{"trial": 0, "ended": "comp')
-    records = Journal(path, {0: 1}).records
-    assert (records[0].rounds, records[0].score, records[0].ended) == (1, 0.5, None)
-    assert path.read_text() == whole
-    path.write_text("trials\n")
-    with pytest.raises(InputError, match="line 1 is no report"):
-        read_journal(path)
-
-
-def test_a_trial_is_judged_by_the_round_that_is_kept() -> None:
-    for scores, kept in (([0.5, 0.8, 0.79], 0.79), ([0.5, 0.8, 0.6], 0.8)):
-        assert Record({number: {SCORE: score} for number, score in enumerate(scores, 1)}).score == kept
-
-
-def test_a_takeover_brings_the_reports_of_its_source(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(range(2), 3))
-    for number, score in ((0, 0.2), (1, 0.6)):
-        trial = SimpleNamespace(config={"number": number})
-        journal.on_trial_result(0, [], trial, {"rounds_done": 1, SCORE: score, "time_total_s": 1.0})
-    journal.take_over(0, 1, {"adapter.shrinkage": 0.3})
-    for record in (journal.records[0], read_journal(journal.path)[0]):
-        assert (record.rounds, record.score, record.taken_at) == (1, 0.6, 1)
-        assert record.values == {"adapter.shrinkage": 0.3}
-
-
-def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> None:
-    settings = Tune(grace_rounds=1, reduction=2, space={"adapter.rank": {"choice": [8]}})
-    journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(range(4), 8))
-    new: Any = SimpleNamespace(trial_id="new", config={"number": 1})
-    (tmp_path / trial_name(1)).mkdir()
-    for past, lags in ((0.4, False), (0.9, True)):  # the bar is what has been seen
-        journal.records[0] = Record({1: {SCORE: past}}, ended="stopped")
-        asha = scheduler(settings, journal, tmp_path)
-        asha.on_trial_add(None, new)
-        assert asha.on_trial_result(None, new, {"rounds_done": 1, SCORE: 0.5}) == "CONTINUE"
-        assert (tmp_path / trial_name(1) / ENDING).exists() == lags  # it is asked, not killed
-
-
-def test_a_population_does_not_wait_for_a_trial_that_failed(tmp_path: Path) -> None:
-    sweep = load_sweep(
-        None, ("tune.scheduler=pbt", "tune.trials=3", "tune.space.adapter.shrinkage={uniform=[0.1, 0.9]}")
+@pytest.mark.timeout(300)
+def test_a_trial_whose_process_dies_is_begun_again_and_bad_input_is_not(tmp_path: Path) -> None:
+    settings = write_features(tmp_path / "data")
+    overrides = (
+        *settings,
+        "mstep.rounds=2",
+        "tune.scheduler=none",
+        "tune.trials=3",
+        "tune.space.estep.rows={grid=[0, 30, 20]}",
+        "estep.neighbourhood=0",
     )
+    sweep = load_sweep(None, overrides)
     found = {candidate.number: candidate for candidate in candidates(sweep)}
-    journal = Journal(tmp_path / "trials.jsonl", dict.fromkeys(found, 3))
-    population = Population(sweep, found, journal, 2, tmp_path)
-    trials = [Trial("", stub=True, config={"number": number}) for number in found]
-    controller = SimpleNamespace(
-        search_alg=None, get_trials=lambda: trials, get_live_trials=lambda: set(trials)
+    tables = training_tables(load_features(sweep.base, tmp_path, ""), sweep.base)
+    data = share(*tables)
+    broken = share(tables[0], replace(tables[1], features=np.full_like(tables[1].features, np.nan)))
+    (tmp_path / "trials").mkdir()
+    blocker = threading.Thread(target=kill_the_first_trial)
+    blocker.start()
+    records = run_trials(sweep, found, {0: data, 1: data, 2: broken}, tmp_path)
+    blocker.join()
+    assert [records[number].ended for number in range(3)] == ["complete", "complete", "failed"]
+    assert "not finite" in records[2].reason
+    ends = Counter(
+        json.loads(line)["trial"] for line in (tmp_path / "trials.jsonl").open() if "ended" in line
     )
-    for trial in trials:
-        population.on_trial_add(controller, trial)
-    for trial in trials[:2]:
-        assert population.choose_trial_to_run(controller) is trial
-        trial.set_status(Trial.RUNNING)
-        trial.update_last_result({"rounds_done": 1, SCORE: 0.5, "time_total_s": 1.0})
-        assert population.on_trial_result(controller, trial, trial.last_result) == "PAUSE"
-        trial.set_status(Trial.PAUSED)
-    assert population.choose_trial_to_run(controller) is trials[2]
-    trials[2].set_status(Trial.RUNNING)
-    assert population.choose_trial_to_run(controller) is None
-    trials[2].set_status(Trial.ERROR)
-    assert population.choose_trial_to_run(controller) in trials[:2]
+    assert ends == {0: 1, 1: 1, 2: 1}
+
+
+def kill_the_first_trial() -> None:
+    """The processes of Ray Tune's trials are killed as soon as one is there."""
+    limit = time.monotonic() + LIMIT_S
+    while time.monotonic() < limit:
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (folder / "cmdline").read_bytes()
+                if command.startswith(b"ray::ImplicitFunc") and descends(int(folder.name), os.getpid()):
+                    os.kill(int(folder.name), signal.SIGKILL)
+                    return
+        time.sleep(0.02)
+
+
+def descends(process: int, ancestor: int) -> bool:
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        if process == ancestor:
+            return True
+    return False

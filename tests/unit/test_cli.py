@@ -135,6 +135,8 @@ def test_no_command_shows_the_help(run):
         (["synth", "--output", "s3://b/w"], "'s3://b/w' is a URI, and this takes a folder of this machine"),
         (["evaluate", "--output", "x", "--bundle", "s3://b/w"], "'s3://b/w' is a URI, and this takes"),
         (["synth", "--output", "w", "--places", "many"], "'many' is not a valid integer"),
+        (["synth", "--output", "w", "--flight", "--views", "3"], "--views was given with --flight, where"),
+        (["synth", "--output", "w", "--photos", "9"], "--photos was given without --flight, where it means"),
         (["synth", "--output", "w", "--image-size", "8"], "8 is not in the range x>=32"),
         (["train", "--output", "x", "--config", "none.toml"], "--config none.toml: the file cannot be read"),
         (
@@ -258,7 +260,8 @@ def test_a_training_ends_with_the_next_command(run, stages, tmp_path):
     code, out, _ = run("train", "--output", folder)
     assert code == 0
     assert "no labels" in out
-    assert f"metrics: {folder}/metrics.json\nbundle:  {folder}/bundle\n" in out
+    assert f"metrics: {folder}/metrics.json\n" in out
+    assert f"bundle:  {folder}/bundle\n" in out
     assert out.endswith(
         f"next:    cvgl-ray localize --bundle {folder}/bundle --gallery /d/test/gallery_satellite "
         "--query '/d/test/query_drone/7/a b.jpg'\n"

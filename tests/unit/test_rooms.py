@@ -31,7 +31,7 @@ ROOMS = (
 LABELS = {"Labels", "load_labels"}
 # Besides evaluation: where labels are read from disk, and the stages that hand them to evaluation.
 READ_LABELS = {"catalog", "evaluation", "reports", "stages"}
-FILES_THAT_READ_LABELS = {"distributed/data.py", "distributed/evaluate.py", "distributed/sweep.py"}
+FILES_THAT_READ_LABELS = {"distributed/data.py", "distributed/evaluate.py", "distributed/tune.py"}
 
 
 def files() -> Iterator[tuple[str, str, ast.Module]]:

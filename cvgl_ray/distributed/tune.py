@@ -8,13 +8,13 @@ from typing import Any
 
 from cvgl_ray.bundle import save_bundle
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.checkpoints import last_state
 from cvgl_ray.distributed.data import load_features, load_labels, training_tables
 from cvgl_ray.distributed.evaluate import evaluate_models, read_metrics, write_metrics
-from cvgl_ray.distributed.sweep_journal import SCORE, Record, state_folder
-from cvgl_ray.distributed.sweep_trials import run_trials
-from cvgl_ray.distributed.train import Trained, collect
-from cvgl_ray.distributed.training_data import TrainingData, check_batches, share
+from cvgl_ray.distributed.resources import training_need
+from cvgl_ray.distributed.train import Trained, TrainingData, collect, share
+from cvgl_ray.distributed.trials import run_trials
+from cvgl_ray.em.batches import check_batches
+from cvgl_ray.em.judge import FEWEST
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.metrics import Metrics
@@ -22,10 +22,12 @@ from cvgl_ray.reports import sweep as sweep_report
 from cvgl_ray.reports.hparams import write_hparams
 from cvgl_ray.reports.sweep import TrialRow
 from cvgl_ray.storage import run_folder, run_record
+from cvgl_ray.storage.checkpoints import last_state
 from cvgl_ray.storage.files import write_atomically, write_text
 from cvgl_ray.tuning.candidates import Candidate, candidates, feature_key, swept_values
+from cvgl_ray.tuning.choice import choose
 from cvgl_ray.tuning.config import Sweep
-from cvgl_ray.tuning.population import check_population, in_force
+from cvgl_ray.tuning.journal import SCORE, Record
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,6 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
     complete one returns at once. Returns metrics.json's tree. Raises InputError for an impossible candidate
     before anything starts, and where no trial ends well.
     """
-    if sweep.tune.scheduler == "pbt":
-        check_population(sweep)
     found = {candidate.number: candidate for candidate in candidates(sweep)}
     with run_folder.locked(output):
         run_record.claim(
@@ -53,13 +53,14 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         complete = output / ".complete"
         if complete.exists():
             return read_metrics(output)
-        session.connect(address, dashboard=True)  # a trial's process may be killed
+        session.check_room(address, [training_need(sweep.base.run)])
+        several = sweep.base.run.workers > 1
+        session.connect(address, dashboard=several)  # Ray Train asks it, where a trial's process is killed
         features = _shared_features(found, output, address)
         data = {n: features[feature_key(candidate.config)].data for n, candidate in found.items()}
         records = run_trials(sweep, found, data, output)
-        found = in_force(sweep, found, {n: record.values for n, record in records.items()})
         best = found[choose(records)]
-        trained = _trained(best, records, features, output)
+        trained = _trained(best, features, output)
         save_bundle(output / "bundle", trained.bundle, trained.pairs)
         rows = _rows(found, records, best)
         _write_trials(output, rows)
@@ -75,15 +76,6 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         return report
 
 
-def choose(records: Mapping[int, Record]) -> int:
-    """The number of the complete trial with the highest label-free score; of equal ones the first."""
-    complete = {n: record.score for n, record in sorted(records.items()) if record.ended == "complete"}
-    if not complete:
-        reasons = [record.reason for record in records.values() if record.reason] or ["none was complete"]
-        raise InputError(f"no trial of the sweep ended well; the first failure: {reasons[0]}")
-    return max(complete, key=lambda number: complete[number] or 0.0)
-
-
 def _shared_features(found: Mapping[int, Candidate], output: Path, address: str) -> dict[str, Features]:
     """By `feature_key`, each distinct set of features, extracted where need be, once in the object store."""
     shared: dict[str, Features] = {}
@@ -93,16 +85,19 @@ def _shared_features(found: Mapping[int, Candidate], output: Path, address: str)
             data = load_features(config, output, address)
             shared[key] = Features(share(*training_tables(data, config)), data.extraction.recipes)
         rows = shared[key].data
-        check_batches(len(rows.query_ids), len(rows.reference_ids), config)
+        check_batches(len(rows.query_ids), len(rows.reference_ids), config.estep)
+        fewest = min(len(rows.query_ids), len(rows.reference_ids))
+        if fewest < FEWEST:
+            raise InputError(
+                f"a view has {fewest} usable images; a sweep chooses by the label-free score, which says "
+                f"nothing of fewer than {FEWEST} of each view"
+            )
     return shared
 
 
-def _trained(
-    candidate: Candidate, records: Mapping[int, Record], features: Mapping[str, Features], output: Path
-) -> Trained:
+def _trained(candidate: Candidate, features: Mapping[str, Features], output: Path) -> Trained:
     """A complete trial's result, from its last checkpoint."""
-    number = candidate.number
-    state = last_state(output / "trials" / state_folder(number, records[number].taken_at))
+    state = last_state(output / "trials" / candidate.name)
     assert state is not None
     shared = features[feature_key(candidate.config)]
     return collect(state, shared.data, candidate.config, shared.recipes)
@@ -144,9 +139,7 @@ def _figures_by_labels(
     figures: dict[str, dict[str, Metrics]] = {}
     for key in features:
         models: dict[str, Retriever | None] = {
-            candidate.name: _trained(candidate, records, features, output).bundle.retriever(
-                candidate.config.retrieval
-            )
+            candidate.name: _trained(candidate, features, output).bundle.retriever(candidate.config.retrieval)
             for candidate in complete
             if feature_key(candidate.config) == key
         }

@@ -8,15 +8,13 @@ read ends the run.
 import io
 import logging
 import shutil
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
 import torch
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.files import file_digest, write_atomically
 from cvgl_ray.storage.mirror import ASIDE
 
 log = logging.getLogger(__name__)
@@ -31,11 +29,13 @@ class DamagedError(Exception):
 def save_checkpoint(state: dict[str, Any], folder: Path) -> None:
     """Write a learner's state into an existing folder, in place of any other."""
     stream = io.BytesIO()
-    torch.save(state, stream)
-    for other in folder.glob(_FILES):
-        other.unlink()
-    content = stream.getvalue()
-    (folder / f"learner-{_digest(content)}.pt").write_bytes(content)  # torch's writer raises no OSError
+    torch.save(state, stream)  # straight to a disk that is full it would raise no OSError
+    content, others = stream.getvalue(), list(folder.glob(_FILES))
+    path = folder / f"learner-{file_digest(content)}.pt"
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    for other in others:
+        if other != path:
+            other.unlink()
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -44,11 +44,12 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     Raises DamagedError where its digest does not match, OSError where it cannot be read, InputError where it
     is whole and yet no state of this version's.
     """
-    path = next(folder.glob(_FILES), None)
-    if path is None:
+    files = sorted(folder.glob(_FILES), key=lambda path: path.stat().st_mtime_ns)
+    if not files:
         return None
+    path = files[-1]  # its writer may have been killed before it removed the one before
     content = path.read_bytes()
-    if path.stem != f"learner-{_digest(content)}":
+    if path.stem != f"learner-{file_digest(content)}":
         raise DamagedError(f"{path} does not match its digest")
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -58,10 +59,6 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             "--output, or remove the folder that holds it"
         ) from error
     return state
-
-
-def _digest(content: bytes) -> str:
-    return blake2b(content, digest_size=16).hexdigest()
 
 
 def last_state(root: Path) -> dict[str, Any] | None:
@@ -104,23 +101,3 @@ def keep_newest(root: Path) -> None:
 
 def _newest_first(root: Path) -> list[Path]:
     return sorted(root.glob(_FOLDERS), reverse=True)  # their names are times
-
-
-def hand_over(source: Path, target: Path) -> None:
-    """Let the training in `target` start from the last state of the one in `source`, which does not run."""
-    state = last_state(source)
-    assert state is not None
-    shutil.rmtree(target, ignore_errors=True)
-    folder = target / "checkpoint_0"  # before all times
-    folder.mkdir(parents=True)
-    save_checkpoint(state, folder)
-
-
-def latest_state(start: ray.ObjectRef) -> dict[str, Any] | None:
-    """Of the last round that these workers or their predecessors reported, else what the run started from."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        state: dict[str, Any] | None = ray.get(start)
-        return state
-    with checkpoint.as_directory() as folder:
-        return load_checkpoint(Path(folder))
