@@ -19,11 +19,11 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from cvgl_ray.config import Config, Retrieval
-from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.em.learner import Learner
+from cvgl_ray.em.matching import label_free_scores
 from cvgl_ray.em.retrieval import Banks, Retriever, training_banks
-from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import row_digests
 from cvgl_ray.storage.files import file_digest, sync

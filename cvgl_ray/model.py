@@ -10,13 +10,13 @@ import torch
 
 from cvgl_ray.bundle import Bundle, bundle_of, load_bundle, load_pairs, pairs_of, save_bundle
 from cvgl_ray.config import Config
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.fit import fit as fit_learner
 from cvgl_ray.em.inputs import check_rows, check_same_columns, check_views, doubts
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.metrics import Metrics, retrieval_metrics
 from cvgl_ray.features.views import QUERY, REFERENCE, row_digests, unit_rows
-from cvgl_ray.search.ranks import top_k
+from cvgl_ray.search.topk import top_k
 
 log = logging.getLogger(__name__)
 

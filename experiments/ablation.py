@@ -29,10 +29,10 @@ from ablation_table import SCORES, followed, markdown
 from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
-from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.em.judge import HalfModels
-from cvgl_ray.em.loop import start
 from cvgl_ray.em.retrieval import Retriever, training_banks
+from cvgl_ray.em.rounds import start
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction

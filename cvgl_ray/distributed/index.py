@@ -18,12 +18,12 @@ from cvgl_ray.config import Config
 from cvgl_ray.distributed.resources import place, use_threads
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.loop import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.neighbourhood import Graphs
+from cvgl_ray.em.rounds import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
 from cvgl_ray.errors import GaveUpError
-from cvgl_ray.search.nearest import Found
-from cvgl_ray.search.shards import Ask, AskEach, Block, assemble, cut, in_shards, search_shard
+from cvgl_ray.search.sharded import Ask, AskEach, Block, assemble, cut, in_shards, search_shard
+from cvgl_ray.search.views import Found
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_backbone, check_recipes
 from cvgl_ray.features.table import FeatureTable, read_table
-from cvgl_ray.search.ranks import top_k
+from cvgl_ray.search.topk import top_k
 from cvgl_ray.storage.filesystem import exists, is_uri
 from cvgl_ray.storage.galleries import Gallery, gallery_key, keep_gallery, load_gallery, rounded
 from cvgl_ray.storage.known_files import KnownFiles

@@ -17,9 +17,8 @@ from cvgl_ray.distributed.resources import node_cores, use_threads
 from cvgl_ray.distributed.train import TrainingData, fit_on_workers
 from cvgl_ray.distributed.watch import RoundWriter
 from cvgl_ray.em.build import build_learner
-from cvgl_ray.em.judge import HalfModels
-from cvgl_ray.em.loop import frozen_graphs, local_matcher, run_rounds
-from cvgl_ray.em.selection import CHOICE
+from cvgl_ray.em.judge import CHOICE, HalfModels
+from cvgl_ray.em.rounds import frozen_graphs, local_matcher, run_rounds
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import score_histograms
 from cvgl_ray.storage.checkpoints import keep_newest, last_state, save_checkpoint

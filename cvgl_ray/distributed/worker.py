@@ -24,7 +24,7 @@ from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.judge import HalfModels
-from cvgl_ray.em.loop import run_rounds
+from cvgl_ray.em.rounds import run_rounds
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import score_histograms
 from cvgl_ray.reports.usage import Usage

@@ -25,11 +25,6 @@ class Batch:
     of_reference: np.ndarray
 
 
-def draw_rows(count: int, wanted: int, rng: np.random.Generator, *, replace: bool) -> np.ndarray:
-    """A random batch of `wanted` row ids out of `count`; without `replace` at most all rows, shuffled."""
-    return rng.choice(count, size=wanted if replace else min(wanted, count), replace=replace)
-
-
 def batch_of_labels(labels: PseudoLabels) -> Batch:
     """The rows of an E-step as one batch: unlabelled rows stay in it as candidates."""
     return Batch(labels.query_rows, labels.reference_rows, labels.of_query, labels.of_reference)

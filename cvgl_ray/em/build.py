@@ -3,8 +3,7 @@
 import torch
 
 from cvgl_ray.config import Config
-from cvgl_ray.em.adapter import LinearAdapter, ViewCentred
-from cvgl_ray.em.attenuation import Attenuation
+from cvgl_ray.em.adapters import Attenuation, LinearAdapter, ViewCentred
 from cvgl_ray.em.closed_form import ClosedFormLearner
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.learner import Learner

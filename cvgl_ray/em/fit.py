@@ -5,7 +5,7 @@ import numpy as np
 from cvgl_ray.config import Config
 from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.loop import Round, start
+from cvgl_ray.em.rounds import Round, start
 
 
 def fit(query: np.ndarray, reference: np.ndarray, config: Config) -> tuple[Learner, list[Round]]:

@@ -10,8 +10,8 @@ from torch import nn
 
 from cvgl_ray.config import MStep
 from cvgl_ray.em import collective
+from cvgl_ray.em.adapters import take
 from cvgl_ray.em.batches import Batch, batch_of_labels, batches_of_pairs, local_rows
-from cvgl_ray.em.embedding import take
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.objective import Objective

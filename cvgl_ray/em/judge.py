@@ -12,13 +12,14 @@ import numpy as np
 
 from cvgl_ray.config import Config
 from cvgl_ray.em import collective
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.adapters import embed
+from cvgl_ray.em.asked import labels_of_asked
 from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.loop import start
-from cvgl_ray.em.matching import PseudoLabels, labels_of_asked, pseudo_labels
-from cvgl_ray.em.selection import label_free_scores
+from cvgl_ray.em.matching import PseudoLabels, label_free_scores, pseudo_labels
+from cvgl_ray.em.rounds import start
 from cvgl_ray.features.views import QUERY, REFERENCE, Columns, Rows
 
+CHOICE = "score"  # the score by which a sweep prefers one configuration to another; higher is better
 FEWEST = 20  # images of each view; with fewer, chance alone gives scores that mean nothing
 FEW, SPLITS = 100, 4  # with fewer images of a view, so many pairs of halves are averaged against chance
 ALL_ASKED = 4096  # queries; of more, a random sample is asked, always among all references and queries

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.em.selection import keeps_up
 from cvgl_ray.features.views import Rows
+
+SLACK = 0.02  # of the score: about the chance of a few hundred rows
 
 
 class Learner(ABC):
@@ -82,3 +83,11 @@ class Learner(ABC):
         self.rounds_done, self.best = state["rounds_done"], state["best"]
         self.labels = None if state["labels"] is None else PseudoLabels.from_tensors(state["labels"])
         self.examples = [rows.numpy() for rows in state["examples"]]
+
+
+def keeps_up(score: float, highest: float) -> bool:
+    """Whether a round takes the place of the one kept so far: it is not clearly behind the highest score.
+
+    Later rounds are preferred: a small difference of two scores is chance, a collapse is none.
+    """
+    return score >= highest - SLACK

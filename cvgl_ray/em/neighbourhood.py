@@ -6,13 +6,16 @@ is evidence that no single similarity holds, and the many drone images of a plac
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
 import torch
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.search.exact import search_within
+from cvgl_ray.search.csls import csls
+from cvgl_ray.search.topk import Nearest, nearest_within
+from cvgl_ray.search.views import Found, Hubness, cosines
 
 MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few exist at a time, one of them in float64
 ITERATIONS = 6
@@ -33,7 +36,7 @@ def view_graph(rows: np.ndarray) -> scipy.sparse.csr_array:
     if count < 2:
         return scipy.sparse.csr_array((count, count), dtype=np.float32)
     k = min(math.ceil(math.sqrt(count)), count - 1)
-    found = search_within(rows, k + 1)
+    found = nearest_within(rows, k + 1)
     scores, ids = found.scores.ravel(), found.ids.ravel()
     sources = np.repeat(np.arange(count), k + 1)
     keep = (ids != sources) & (scores > 0)
@@ -52,6 +55,39 @@ def check_size(queries: int, references: int) -> None:
             f"estep.neighbourhood needs a score matrix of {queries} x {references}, more than {MAX_ENTRIES} "
             "entries; set estep.neighbourhood = 0 for a collection of this size"
         )
+
+
+@dataclass(frozen=True)
+class Neighbourly:
+    """A search of two views' rows [nq, D] and [nr, D] float32 whose scores include the neighbours' matches.
+
+    graphs: of the views; weight: see `neighbourhood_scores`; scores, neighbours: of the rows' own scores,
+    "cosine" or "csls". Raises InputError where the matrix of scores is too large.
+    """
+
+    query: np.ndarray
+    reference: np.ndarray
+    graphs: Graphs
+    weight: float
+    scores: str
+    neighbours: int
+
+    def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
+        """See Search; hubs are the scores' own affair here. Both k are at least 2."""
+        check_size(len(self.query), len(self.reference))
+        matrix = torch.from_numpy(self.query) @ torch.from_numpy(self.reference).T
+        own = csls(matrix, self.neighbours) if self.scores == "csls" else matrix
+        total = neighbourhood_scores(own, self.graphs, self.weight)
+        return (
+            _best_of(total, k_query, self.query, self.reference),
+            _best_of(total.T, k_reference, self.reference, self.query),
+        )
+
+
+def _best_of(matrix: torch.Tensor, k: int, rows: np.ndarray, others: np.ndarray) -> Found:
+    top = matrix.topk(min(max(2, k), matrix.shape[1]), dim=1)
+    near = Nearest(top.indices.numpy(), top.values.numpy())
+    return Found(near, cosines(rows, others, near.best()))
 
 
 def neighbourhood_scores(scores: torch.Tensor, graphs: Graphs, weight: float) -> torch.Tensor:
@@ -75,15 +111,6 @@ def _average(graph: scipy.sparse.csr_array, rows: np.ndarray) -> np.ndarray:
     cuts = np.linspace(0, graph.shape[0], threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:  # SciPy multiplies in one thread, and lets others run meanwhile
         return np.concatenate(list(pool.map(lambda a, b: graph[a:b] @ rows, cuts[:-1], cuts[1:])))
-
-
-def csls(similarity: torch.Tensor, neighbours: int) -> torch.Tensor:
-    """2 s - r(q) - r(r), r the mean over a row's nearest of the other view (Conneau et al., ICLR 2018)."""
-    rows, columns = (
-        similarity.topk(min(neighbours, similarity.shape[dim]), dim=dim).values.mean(dim=dim, keepdim=True)
-        for dim in (1, 0)
-    )
-    return 2 * similarity - rows - columns
 
 
 def sinkhorn(logits: torch.Tensor, iterations: int) -> torch.Tensor:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.adapters import ViewCentred, embed
 from cvgl_ray.features.views import QUERY, REFERENCE
-from cvgl_ray.search.exact import search_both
+from cvgl_ray.search.csls import hubness
+from cvgl_ray.search.topk import nearest
 
 BANK_ROWS = 2048  # of a view; a larger training set is sampled
 
@@ -48,9 +48,9 @@ class Retriever:
         z_query, z_gallery = embed(self.adapter, queries, asked), embed(self.adapter, gallery, searched)
         if self.scores == "csls":
             near = z_query if self.bank == "queries" else self.banks[asked].astype(np.float32)
-            hubness = search_both(z_gallery, near, self.neighbours, 1)[0].scores.mean(axis=1) / 2
+            hubs = hubness(nearest(z_gallery, near, self.neighbours))
             z_query = np.hstack([z_query, np.ones((len(z_query), 1), np.float32)])
-            z_gallery = np.hstack([z_gallery, -hubness[:, None]])
+            z_gallery = np.hstack([z_gallery, -hubs[:, None]])
         return torch.from_numpy(z_query), torch.from_numpy(z_gallery)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.search.ranks import MEMORY_BYTES, check_k, relevant_ranks
+from cvgl_ray.search.ranks import MEMORY_BYTES, relevant_ranks
+from cvgl_ray.search.topk import check_k
 
 DEFAULT_KS = (1, 5, 10)
 EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG

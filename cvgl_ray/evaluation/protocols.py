@@ -9,7 +9,7 @@ from torch import Tensor
 from cvgl_ray.catalog.table import Catalog, Labels, concat
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.metrics import Metrics, geodesic_error_m, retrieval_metrics
-from cvgl_ray.search.ranks import top_k
+from cvgl_ray.search.topk import top_k
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""All that touches the matrix of scores: the best references of a query, the ranks of its relevant ones.
+"""The ranks of the references that are relevant to a query.
 
 The score is the inner product. The whole matrix never exists: queries come in chunks that fit a memory
 budget. All of it runs on the CPU, where one matrix product a chunk takes most of the time.
@@ -11,35 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvgl_ray.errors import InputError
+from cvgl_ray.search.topk import check_embeddings
 
 MEMORY_BYTES = 256 * 2**20
 # Up to so many relevant references, one pass over the scores for each beats sorting (measured on 2 cores).
 FEW_RELEVANT = 8
-
-
-def top_k(query: Tensor, gallery: Tensor, k: int, *, memory: int = MEMORY_BYTES) -> tuple[Tensor, Tensor]:
-    """The k best references of every query, best first; the order among equal scores is arbitrary.
-
-    Args:
-        query, gallery: [Q, D] and [G, D] float32, L2-normalised, on the CPU.
-        k: 1 to G.
-        memory: bytes that the scores of one chunk of queries may take.
-
-    Returns:
-        indices [Q, k] int64 into the gallery, and their scores [Q, k] float32.
-
-    Raises:
-        InputError: k is larger than the gallery, or the embeddings differ in width or are not finite.
-    """
-    check_embeddings(query, gallery)
-    check_k(k, len(gallery))
-    best = [
-        scores.topk(k, dim=1) for _, scores in _score_chunks(query, gallery, memory // (4 * len(gallery)))
-    ]
-    if not best:
-        return torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)
-    return torch.cat([chunk.indices for chunk in best]), torch.cat([chunk.values for chunk in best])
 
 
 def relevant_ranks(
@@ -87,34 +63,6 @@ def relevant_ranks(
         no_less = _count_at_least(scores.numpy(), relevant, n)
         relevant_among_them = _count_at_least(relevant, relevant, n)
         yield no_less - relevant_among_them + position, n
-
-
-def check_embeddings(query: Tensor, gallery: Tensor) -> None:
-    """Raise InputError unless both are finite, of one width, and there is a gallery to search."""
-    if len(gallery) == 0:
-        raise InputError(
-            "the gallery holds no reference, so there is nothing to search: check its root and split"
-        )
-    if query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"the queries have {query.shape[1]} dimensions and the references {gallery.shape[1]}, which must "
-            "be equal: embed both with one model"
-        )
-    for name, x in (("query", query), ("reference", gallery)):
-        bad = int((~x.sum(dim=1).isfinite()).sum())  # a sum is finite only where all of it is
-        if bad:
-            raise InputError(
-                f"{bad} of {len(x)} {name} embeddings hold NaN or infinity, which no score can rank: "
-                "take a model that has not diverged"
-            )
-
-
-def check_k(k: int, gallery: int) -> None:
-    """Raise InputError unless 1 <= k <= gallery (a number of references)."""
-    if not 1 <= k <= gallery:
-        raise InputError(
-            f"k = {k} was asked of a gallery of {gallery} references: choose k from 1 to {gallery}"
-        )
 
 
 def _score_chunks(query: Tensor, gallery: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cvgl_ray.em.selection import CHOICE, keeps_up
+from cvgl_ray.em.judge import CHOICE
+from cvgl_ray.em.learner import keeps_up
 from cvgl_ray.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from cvgl_ray.config import load_config
 from cvgl_ray.em.batches import batches_of_pairs
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
-from cvgl_ray.em.loop import EStepRows, embed_share, match_rows
 from cvgl_ray.em.matching import PseudoLabels
+from cvgl_ray.em.rounds import EStepRows, embed_share, match_rows
 
 ROWS, DIMENSION, PAIRS = 512, 64, 128
 

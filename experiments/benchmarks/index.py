@@ -22,7 +22,7 @@ from worlds import place_of, two_tables
 from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.features.views import unit_rows
 from cvgl_ray.search.approximate import build_index, search
-from cvgl_ray.search.ranks import top_k
+from cvgl_ray.search.topk import top_k
 
 K = 10
 OWN = 0.5  # of a copy's projection, relative to what all share

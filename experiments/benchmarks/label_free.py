@@ -16,7 +16,7 @@ import numpy as np
 from cvgl_ray.config import load_config
 from cvgl_ray.em.fit import fit
 from cvgl_ray.features.views import unit_rows
-from cvgl_ray.search.exact import search_one
+from cvgl_ray.search.topk import nearest
 
 SAMPLE = 2000  # queries by which R@1 is measured
 
@@ -32,7 +32,7 @@ def two_views(pairs: int, noise: float, spread: float, dimension: int) -> list[n
 def recall(query: np.ndarray, reference: np.ndarray) -> float:
     """R@1 in percent by cosine, of SAMPLE queries in all references."""
     rows = np.linspace(0, len(query) - 1, min(SAMPLE, len(query))).astype(int)
-    best = search_one(unit_rows(query[rows]), unit_rows(reference), 1).best()
+    best = nearest(unit_rows(query[rows]), unit_rows(reference), 1).best()
     return 100 * float((best == rows).mean())
 
 

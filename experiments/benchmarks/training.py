@@ -16,8 +16,7 @@ from side_by_side import Race, line, race
 from worlds import place_of, two_tables
 
 from cvgl_ray.config import Config, load_config
-from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.adapters import ViewCentred, embed
 from cvgl_ray.em.fit import fit
 from cvgl_ray.evaluation.metrics import retrieval_metrics
 from cvgl_ray.features.table import FeatureTable

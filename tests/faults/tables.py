@@ -12,7 +12,7 @@ from cvgl_ray.distributed.train import train
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.loop import Round
+from cvgl_ray.em.rounds import Round
 from cvgl_ray.features.canonical import in_canonical_order
 from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.storage.checkpoints import last_state

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cvgl_ray.em.attenuation import Attenuation, pair_attenuation
+from cvgl_ray.em.adapters import Attenuation
+from cvgl_ray.em.closed_form import fit_attenuation, pair_attenuation
 
 D = 12
 
@@ -33,7 +34,7 @@ def dense(rows, shrinkage, rank=D):
 
 def fitted(rows, shrinkage, rank=D):
     adapter = Attenuation(rows.shape[1], rank, norm="none")
-    adapter.fit(rows, shrinkage)
+    fit_attenuation(adapter, rows, shrinkage)
     return adapter
 
 
@@ -92,7 +93,7 @@ def test_the_map_keeps_what_is_outside_its_span_and_can_be_inverted():
 def test_a_fit_replaces_the_one_before():
     few, many = differences(3), differences(9)
     once, twice = fitted(few, 0.5), fitted(many, 0.1)
-    twice.fit(few, 0.5)
+    fit_attenuation(twice, few, 0.5)
     torch.testing.assert_close(twice.state_dict(), once.state_dict(), rtol=0, atol=0)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cvgl_ray.em.batches import batch_of_labels, batches_of_pairs, draw_rows, local_rows
+from cvgl_ray.em.batches import batch_of_labels, batches_of_pairs, local_rows
 from cvgl_ray.em.matching import PseudoLabels
+from cvgl_ray.em.rounds import draw_rows
 
 
 def labels_of(of_query, references):

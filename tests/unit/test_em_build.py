@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from cvgl_ray.config import Config, load_config
-from cvgl_ray.em.adapter import LinearAdapter
-from cvgl_ray.em.attenuation import Attenuation
+from cvgl_ray.em.adapters import Attenuation, LinearAdapter
 from cvgl_ray.em.build import build_adapter, build_learner
 from cvgl_ray.em.closed_form import ClosedFormLearner
 from cvgl_ray.em.gradient import GradientLearner

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cvgl_ray.em import closed_form
-from cvgl_ray.em.attenuation import Attenuation
-from cvgl_ray.em.closed_form import ClosedFormLearner
+from cvgl_ray.em.adapters import Attenuation
+from cvgl_ray.em.closed_form import ClosedFormLearner, fit_attenuation
 from cvgl_ray.em.matching import PseudoLabels
 
 DIMENSION = 8
@@ -54,7 +54,7 @@ def test_the_fit_is_to_the_differences_of_the_kept_pairs(norm):
             torch.from_numpy(side[[i]].astype(np.float32)) for side, i in zip(views(), (q, r), strict=True)
         )
         rows.append(expected.normalise(one, 0) - expected.normalise(two, 1))
-    expected.fit(torch.cat(rows), 0.3)
+    fit_attenuation(expected, torch.cat(rows), 0.3)
     torch.testing.assert_close(
         learner.adapter.encode(torch.eye(DIMENSION)), expected.encode(torch.eye(DIMENSION))
     )

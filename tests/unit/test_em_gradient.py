@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cvgl_ray.config import MStep
-from cvgl_ray.em.adapter import LinearAdapter
+from cvgl_ray.em.adapters import LinearAdapter
 from cvgl_ray.em.gradient import GradientLearner, cosine_with_warmup
 from cvgl_ray.em.matching import pseudo_labels
 from cvgl_ray.em.objective import Objective

@@ -9,8 +9,8 @@ from cvgl_ray.config import load_config
 from cvgl_ray.em import judge
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.judge import HalfModels, chance_agreement, pair_agreement, wilson
-from cvgl_ray.em.loop import start
 from cvgl_ray.em.matching import pseudo_labels
+from cvgl_ray.em.rounds import start
 from cvgl_ray.features.views import unit_rows
 
 CONFIG = load_config(None, ("mstep.rounds=2",))

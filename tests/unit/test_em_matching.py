@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from cvgl_ray.em import matching
-from cvgl_ray.em.matching import PseudoLabels, is_mutual, labels_of_asked, pseudo_labels
+from cvgl_ray.em import asked as asked_module
+from cvgl_ray.em.asked import labels_of_asked
+from cvgl_ray.em.matching import PseudoLabels, is_mutual, pseudo_labels
 from cvgl_ray.em.neighbourhood import MAX_ENTRIES, neighbourhood_scores, view_graph
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import unit_rows
 from cvgl_ray.search.approximate import build_index, search
-from cvgl_ray.search.exact import Nearest
-from cvgl_ray.search.nearest import found_by_index, half_mean, one_index
+from cvgl_ray.search.csls import hubness
+from cvgl_ray.search.topk import Nearest
+from cvgl_ray.search.views import found_by_index, local
 
 
 def rows(count, dimension=12, seed=0, offset=0.0):
@@ -78,7 +80,7 @@ def test_pseudo_labels_equal_a_dense_oracle(sizes, scores, match):
 @pytest.mark.parametrize("scores", ["cosine", "csls"])
 @pytest.mark.parametrize("match", ["argmax", "mutual"])
 def test_queries_that_are_asked_alone_get_the_labels_they_get_among_all(monkeypatch, sizes, scores, match):
-    monkeypatch.setattr(matching, "SHORTLIST", 64)  # so that no candidate is missed
+    monkeypatch.setattr(asked_module, "SHORTLIST", 64)  # so that no candidate is missed
     query, reference = rows(sizes[0], seed=1, offset=0.3), rows(sizes[1], seed=2, offset=0.3)
     policy = {"scores": scores, "neighbours": 5, "match": match, "threshold": 0.2}
     everyone = pseudo_labels(query, reference, **policy)
@@ -140,10 +142,10 @@ def test_mutual_keeps_all_images_of_a_place(scores):
 def test_csls_counts_only_the_neighbours_that_exist():
     query, reference = rows(6, seed=3), rows(3, seed=4)
     cosine = query @ reference.T
-    of_query, _ = one_index(query, reference)(10, 10, None)
-    np.testing.assert_allclose(half_mean(of_query.near), cosine.mean(1) / 2, atol=1e-6)
+    of_query, _ = local(query, reference).nearest(10, 10)
+    np.testing.assert_allclose(hubness(of_query.near), cosine.mean(1) / 2, atol=1e-6)
     fewer = Nearest(np.array([[2, 0, -1], [-1, -1, -1]]), np.array([[0.8, 0.2, -np.inf], [-np.inf] * 3]))
-    np.testing.assert_allclose(half_mean(fewer), [0.25, 0])
+    np.testing.assert_allclose(hubness(fewer), [0.25, 0])
 
 
 def test_csls_frees_queries_from_a_hub():

@@ -7,10 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvgl_ray.em.adapter import LinearAdapter
+from cvgl_ray.em.adapters import LinearAdapter
 from cvgl_ray.em.batches import Batch
-from cvgl_ray.em.losses import orthogonality
-from cvgl_ray.em.objective import Objective
+from cvgl_ray.em.objective import Objective, orthogonality
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 # Queries 0 and 2 are siblings (reference 1), query 3 and references 0 and 3 have no positive, and reference 2

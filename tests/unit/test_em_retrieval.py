@@ -6,8 +6,8 @@ import torch
 
 from cvgl_ray.config import load_config
 from cvgl_ray.em import retrieval
+from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.retrieval import Retriever, training_banks
 
 DIMENSION = 12

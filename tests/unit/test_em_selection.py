@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.em.selection import label_free_scores
+from cvgl_ray.em.matching import PseudoLabels, label_free_scores
 
 
 def labels(best_of_query, best_of_reference, **changes):

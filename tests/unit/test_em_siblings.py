@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cvgl_ray.config import load_config
-from cvgl_ray.em import siblings as module
+from cvgl_ray.em import closed_form as module
 from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.closed_form import fit_attenuation, siblings
 from cvgl_ray.em.matching import pseudo_labels
-from cvgl_ray.em.siblings import siblings
 from cvgl_ray.features.views import unit_rows
 
 
@@ -60,7 +60,7 @@ def test_the_closed_form_is_fitted_to_their_differences_too():
     differences = [query[queries] - reference[references]]
     differences += [np.sqrt(0.5) * (query[[i]] - query[[j]]) for i, j in within]
     expected = build_learner(load_config(None), 16).adapter
-    expected.fit(torch.from_numpy(np.concatenate(differences)), 0.5)
+    fit_attenuation(expected, torch.from_numpy(np.concatenate(differences)), 0.5)
     eye = torch.eye(16)
     torch.testing.assert_close(learner.adapter.encode(eye), expected.encode(eye), rtol=1e-4, atol=1e-5)
 

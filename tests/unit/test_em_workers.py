@@ -12,12 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cvgl_ray.config import load_config
 from cvgl_ray.em import collective
-from cvgl_ray.em.adapter import LinearAdapter
+from cvgl_ray.em.adapters import LinearAdapter
 from cvgl_ray.em.batches import Batch, local_rows
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
-from cvgl_ray.em.loop import EStepRows, frozen_graphs, match_rows, run_rounds
 from cvgl_ray.em.objective import Objective
+from cvgl_ray.em.rounds import EStepRows, frozen_graphs, match_rows, run_rounds
 
 WORLD, DIMENSION, LIMIT_S = 2, 16, 120
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvgl_ray.features.views import QUERY, REFERENCE
-from cvgl_ray.search.nearest import Found, Hubness, Search, found_both, found_by_index, merge_found, stack
+from cvgl_ray.search.views import Exact, Found, Hubness, Search, found_by_index, merge_found, stack
 
 BLOCK_BYTES = 2**26
 
@@ -28,7 +28,7 @@ Views = tuple[Sequence[Block], Sequence[Block]]  # all rows of the queries and o
 
 @dataclass(frozen=True)
 class Ask:
-    """What each of `shards` shards is asked; factory: see `nearest.one_index`, the last three: `Search`."""
+    """What each of `shards` shards is asked; factory: see `views.local`, the last three: `Search`."""
 
     views: Views
     shards: int
@@ -41,20 +41,31 @@ class Ask:
 AskEach = Callable[[Ask], Sequence[tuple[Found, Found]]]  # the answer of every shard, by `search_shard`
 
 
-def in_shards(views: Views, shards: int, factory: str, ask_each: AskEach) -> Search:
-    """The search of rows that lie in so many shards, in fewer where a view has not as many blocks."""
-    shards = min(shards, *map(len, views))
-    first_ids = [[_share(blocks, n, shards)[1].start for n in range(shards)] for blocks in views]
+@dataclass(frozen=True)
+class Sharded:
+    """The search of rows that lie in shards; the views have at least as many blocks as there are."""
 
-    def search(k_query: int, k_reference: int, hubness: Hubness | None) -> tuple[Found, Found]:
-        answers = ask_each(Ask(views, shards, factory, k_query, k_reference, hubness))
+    views: Views
+    shards: int
+    factory: str
+    ask_each: AskEach
+
+    def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
+        """See Search."""
+        first_ids = [
+            [_part(blocks, n, self.shards)[1].start for n in range(self.shards)] for blocks in self.views
+        ]
+        answers = self.ask_each(Ask(self.views, self.shards, self.factory, k_query, k_reference, hubs))
         of_queries, of_references = zip(*answers, strict=True)
         of_query = merge_found(of_queries, first_ids[REFERENCE], k_query)
-        if factory == "Flat":
+        if self.factory == "Flat":
             return of_query, stack(of_references)
         return of_query, merge_found(of_references, first_ids[QUERY], k_reference)
 
-    return search
+
+def in_shards(views: Views, shards: int, factory: str, ask_each: AskEach) -> Search:
+    """The search of rows that lie in so many shards, in fewer where a view has not as many blocks."""
+    return Sharded(views, min(shards, *map(len, views)), factory, ask_each)
 
 
 def search_shard(number: int, ask: Ask, fetch: Fetch) -> tuple[Found, Found]:
@@ -63,7 +74,7 @@ def search_shard(number: int, ask: Ask, fetch: Fetch) -> tuple[Found, Found]:
     "Flat" answers for its own references among all queries, by the very pass over the scores that answers
     the queries. Any other factory answers for all references among its own queries.
     """
-    (queries, own_q), (references, own_r) = (_share(blocks, number, ask.shards) for blocks in ask.views)
+    (queries, own_q), (references, own_r) = (_part(blocks, number, ask.shards) for blocks in ask.views)
     reference = assemble(references, fetch)
     if ask.factory == "Flat":
         return _exact(reference, own_r, ask, fetch)
@@ -80,7 +91,7 @@ def _exact(reference: np.ndarray, own: slice, ask: Ask, fetch: Fetch) -> tuple[F
     for block in ask.views[QUERY]:
         start, stop = stop, stop + block.size
         hubness = None if ask.hubness is None else (ask.hubness[0][start:stop], ask.hubness[1][own])
-        forth, back = found_both(fetch(block.handle), reference, ask.k_query, ask.k_reference, hubness)
+        forth, back = Exact(fetch(block.handle), reference).nearest(ask.k_query, ask.k_reference, hubness)
         of_query.append(forth)
         if of_reference is None:
             of_reference = back
@@ -108,7 +119,7 @@ def assemble(blocks: Sequence[Block], fetch: Fetch) -> np.ndarray:
     return rows
 
 
-def _share(blocks: Sequence[Block], number: int, shards: int) -> tuple[Sequence[Block], slice]:
+def _part(blocks: Sequence[Block], number: int, shards: int) -> tuple[Sequence[Block], slice]:
     """The blocks of a shard, and which of the view's rows they are; there are at least as many as shards."""
     first, stop = (len(blocks) * edge // shards for edge in (number, number + 1))
     row, mine = sum(block.size for block in blocks[:first]), blocks[first:stop]

@@ -1,10 +1,12 @@
-"""What stands between a frozen feature and its embedding; one map shared by both views."""
+"""What stands between a frozen feature and its embedding: one map shared by both views, of two kinds."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cvgl_ray.em.collective import total
+from cvgl_ray.features.views import Rows
 
 
 class GlobalBatchNorm(nn.Module):
@@ -113,3 +115,53 @@ class LinearAdapter(ViewCentred):
         """Code [n, W] -> reconstruction of the normalised feature [n, D]."""
         rows = self.decoder(code)
         return rows if self.decoder_norm is None else self.decoder_norm(rows, valid)
+
+
+class Attenuation(ViewCentred):
+    """The closed form's: feature x -> z = x - U^T (1 - f) U x, [n, D], x centred by view, z normalised.
+
+    U [rank, D] holds orthonormal directions, f [rank] in (0, 1] their factors; outside their span z is x
+    itself, and the map can be inverted, so nothing that the frozen model knows is lost. Untrained it is the
+    identity. U and f are fitted, not learned by gradient (see `closed_form`).
+    """
+
+    directions: torch.Tensor
+    factors: torch.Tensor
+
+    def __init__(self, dimension: int, rank: int, *, norm: str = "view", centre: torch.Tensor | None = None):
+        super().__init__(dimension, dimension, norm=norm, centre=centre)
+        self.register_buffer("directions", torch.zeros(rank, dimension))
+        self.register_buffer("factors", torch.ones(rank))
+
+    def encode(self, rows: torch.Tensor) -> torch.Tensor:
+        """Normalised features [n, D] -> code [n, D], before its L2 normalisation."""
+        return rows - ((rows @ self.directions.T) * (1 - self.factors)) @ self.directions
+
+
+@torch.no_grad()
+def embed(
+    adapter: ViewCentred,
+    features: Rows,
+    view: int,
+    rows: np.ndarray | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    chunk: int = 16_384,
+) -> np.ndarray:
+    """Embeddings [n, W] float32 of frozen features [N, D] (of the given rows), in chunks.
+
+    An adapter in training mode with BatchNorm sees all rows at once, since the batch is its statistics.
+    """
+    rows = np.arange(len(features)) if rows is None else rows
+    if adapter.training and adapter.norm == "batch":
+        chunk = max(1, len(rows))
+    out = np.empty((len(rows), adapter.width), dtype=np.float32)
+    for start in range(0, max(1, len(rows)), chunk):
+        block = take(features, rows[start : start + chunk], device)
+        out[start : start + chunk] = adapter(block, view).cpu().numpy()
+    return out
+
+
+def take(features: Rows, rows: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """Rows of a (read-only, memory-mapped) feature matrix as a float32 tensor on the device."""
+    return torch.from_numpy(features[rows].astype(np.float32)).to(device)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cvgl_ray.config import load_config
+from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.build import build_learner
-from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.fit import fit
-from cvgl_ray.em.loop import embed_share, frozen_graphs, local_matcher, run_rounds
+from cvgl_ray.em.rounds import embed_share, frozen_graphs, local_matcher, run_rounds
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY, REFERENCE, view_mean
 

@@ -1,10 +1,12 @@
-"""Exact search of two views in each other: one blocked matrix product serves both directions."""
+"""The exact top-k: the best rows of one array for those of another, by blocked matrix products."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from cvgl_ray.errors import InputError
 
 TILE = 2048  # rows of either view in a block: 16 MiB of scores, a few times: the working memory
 
@@ -59,7 +61,47 @@ def merge(shards: Sequence[Nearest], first_ids: Sequence[int], k: int) -> Neares
     return Nearest(np.take_along_axis(ids, best, axis=1), np.take_along_axis(scores, best, axis=1))
 
 
-def search_both(
+def top_k(query: torch.Tensor, gallery: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k best references of every query, best first, by inner product; the order of ties is arbitrary.
+
+    query [Q, D], gallery [G, D] float32, on the CPU. Returns indices [Q, k] int64 into the gallery, and
+    scores [Q, k] float32. Raises InputError where k is not 1 to G, or as `check_embeddings`.
+    """
+    check_embeddings(query, gallery)
+    check_k(k, len(gallery))
+    found = nearest(query.detach().float().numpy(), gallery.detach().float().numpy(), k)
+    return torch.from_numpy(found.ids), torch.from_numpy(found.scores)
+
+
+def check_k(k: int, gallery: int) -> None:
+    """Raise InputError unless 1 <= k <= gallery (a number of references)."""
+    if not 1 <= k <= gallery:
+        raise InputError(
+            f"k = {k} was asked of a gallery of {gallery} references: choose k from 1 to {gallery}"
+        )
+
+
+def check_embeddings(query: torch.Tensor, gallery: torch.Tensor) -> None:
+    """Raise InputError unless both are finite, of one width, and there is a gallery to search."""
+    if len(gallery) == 0:
+        raise InputError(
+            "the gallery holds no reference, so there is nothing to search: check its root and split"
+        )
+    if query.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"the queries have {query.shape[1]} dimensions and the references {gallery.shape[1]}, which must "
+            "be equal: embed both with one model"
+        )
+    for name, x in (("query", query), ("reference", gallery)):
+        bad = int((~x.sum(dim=1).isfinite()).sum())  # a sum is finite only where all of it is
+        if bad:
+            raise InputError(
+                f"{bad} of {len(x)} {name} embeddings hold NaN or infinity, which no score can rank: "
+                "take a model that has not diverged"
+            )
+
+
+def nearest_both(
     query: np.ndarray,
     reference: np.ndarray,
     k_query: int,
@@ -93,7 +135,7 @@ def search_both(
     return _answer(of_query), _answer(of_reference)
 
 
-def search_one(
+def nearest(
     rows: np.ndarray,
     others: np.ndarray,
     k: int,
@@ -117,7 +159,7 @@ def search_one(
     return _answer(best)
 
 
-def search_within(rows: np.ndarray, k: int, *, tile: int = TILE) -> Nearest:
+def nearest_within(rows: np.ndarray, k: int, *, tile: int = TILE) -> Nearest:
     """The k best of a view's rows [n, D] float32 for each of them, itself among them: half the products."""
     side = _tensor(rows)
     best = _nothing(len(rows), min(k, len(rows)))

@@ -13,17 +13,16 @@ import torch
 
 from cvgl_ray.config import Config, EStep
 from cvgl_ray.em import collective
-from cvgl_ray.em.adapter import ViewCentred
-from cvgl_ray.em.batches import draw_rows
+from cvgl_ray.em.adapters import ViewCentred, embed, take
+from cvgl_ray.em.asked import labels_of_asked
 from cvgl_ray.em.build import build_learner
-from cvgl_ray.em.embedding import embed, take
 from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.matching import PseudoLabels, label, labels_of_asked, pseudo_labels
+from cvgl_ray.em.matching import PseudoLabels, label, label_free_scores, pseudo_labels
 from cvgl_ray.em.neighbourhood import Graphs, view_graph
-from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY, REFERENCE, Rows, view_mean
-from cvgl_ray.search.nearest import Search, nearest_both
+from cvgl_ray.search.csls import Csls
+from cvgl_ray.search.views import Search
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def match_rows(
 def match_by(search: Search, rows: RoundRows, estep: EStep) -> PseudoLabels:
     """Pseudo-labels of all rows of a round, by the configured policy, which has no neighbourhoods."""
     return label(
-        lambda *k: nearest_both(search, *k, scores=estep.scores, neighbours=estep.neighbours),
+        Csls(search, estep.neighbours) if estep.scores == "csls" else search,
         rows.query_rows,
         rows.reference_rows,
         match=estep.match,
@@ -188,6 +187,11 @@ def run_rounds(
 def share_of_round(first: float, number: int, rounds: int) -> float:
     """Share of the matched queries that keep their label: evenly from `first` to 1 in the last round."""
     return 1.0 if rounds == 1 else first + (1 - first) * number / (rounds - 1)
+
+
+def draw_rows(count: int, wanted: int, rng: np.random.Generator, *, replace: bool) -> np.ndarray:
+    """A random batch of `wanted` row ids out of `count`; without `replace` at most all rows, shuffled."""
+    return rng.choice(count, size=wanted if replace else min(wanted, count), replace=replace)
 
 
 def embed_share(

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from cvgl_ray.config import load_config
-from cvgl_ray.em.loop import RoundRows, match_by, match_rows
+from cvgl_ray.em.rounds import RoundRows, match_by, match_rows
 from cvgl_ray.features.views import unit_rows
-from cvgl_ray.search import shards as module
-from cvgl_ray.search.nearest import one_index
-from cvgl_ray.search.shards import Ask, Block, assemble, cut, in_shards, search_shard
+from cvgl_ray.search import sharded as module
+from cvgl_ray.search.sharded import Ask, Block, assemble, cut, in_shards, search_shard
+from cvgl_ray.search.views import local
 
 
 def rows(count, seed):
@@ -71,9 +71,9 @@ def test_each_row_finds_its_nearest_with_their_scores(factory, corrected):
     query, reference = rows(30, 3), rows(50, 4)
     rng = np.random.default_rng(5)
     hubness = (rng.random(30, dtype=np.float32), rng.random(50, dtype=np.float32)) if corrected else None
-    expected = one_index(query, reference, factory)(7, 60, hubness)
+    expected = local(query, reference, factory).nearest(7, 60, hubness)
     blocks = blocked(query, [4, 26]), blocked(reference, [9, 1, 40])
-    for found, side in zip(sharded(*blocks, 2, factory)(7, 60, hubness), expected, strict=True):
+    for found, side in zip(sharded(*blocks, 2, factory).nearest(7, 60, hubness), expected, strict=True):
         np.testing.assert_array_equal(found.near.ids, side.near.ids)
         np.testing.assert_allclose(found.near.scores, side.near.scores, atol=1e-6)
         np.testing.assert_array_equal(found.cosine, side.cosine)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvgl_ray.em.losses import info_nce, orthogonality, reconstruction
+from cvgl_ray.em.objective import info_nce, orthogonality, reconstruction
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cvgl_ray.search.exact import Nearest, merge, search_both, search_within
+from cvgl_ray.search.topk import Nearest, merge, nearest_both, nearest_within
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (7, 7), (23, 9), (9, 40), (20, 20)])
@@ -17,7 +17,7 @@ def test_both_directions_equal_a_full_sort(sizes, tile, corrected):
     if hubness is not None:
         dense -= hubness[0][:, None] + hubness[1]
     for found, scores, k in zip(
-        search_both(query, reference, 3, 8, hubness, tile=tile), (dense, dense.T), (3, 8), strict=True
+        nearest_both(query, reference, 3, 8, hubness, tile=tile), (dense, dense.T), (3, 8), strict=True
     ):
         order = np.argsort(-scores, axis=1)[:, :k]
         np.testing.assert_array_equal(found.ids, order)
@@ -26,7 +26,7 @@ def test_both_directions_equal_a_full_sort(sizes, tile, corrected):
 
 def test_rows_that_are_all_alike_are_each_found_once():
     alike = np.ones((11, 4), dtype=np.float32)
-    for found in search_both(alike, alike, 11, 5, tile=3):
+    for found in nearest_both(alike, alike, 11, 5, tile=3):
         assert (found.ids >= 0).all()
         assert all(len(set(ids)) == len(ids) for ids in found.ids.tolist())
 
@@ -35,8 +35,8 @@ def test_rows_that_are_all_alike_are_each_found_once():
 def test_shards_give_the_same_answer_as_one_index(cuts):
     rng = np.random.default_rng(0)
     query, reference = (rng.normal(size=(count, 6)).astype(np.float32) for count in (25, 40))
-    whole, back = search_both(query, reference, 5, 3)
-    shards = [search_both(query, part, 5, 3) for part in np.split(reference, cuts)]
+    whole, back = nearest_both(query, reference, 5, 3)
+    shards = [nearest_both(query, part, 5, 3) for part in np.split(reference, cuts)]
     merged = merge([of_query for of_query, _ in shards], [0, *cuts], 5)
     np.testing.assert_array_equal(merged.ids, whole.ids)
     np.testing.assert_allclose(merged.scores, whole.scores, atol=1e-6)
@@ -54,6 +54,6 @@ def test_a_shard_that_found_nothing_leaves_the_others_answer():
 @pytest.mark.parametrize("k", [1, 5, 23])
 def test_a_view_searched_in_itself_equals_a_search_of_its_copy(tile, k):
     rows = np.random.default_rng(0).standard_normal((23, 6), dtype=np.float32)
-    found, expected = search_within(rows, k, tile=tile), search_both(rows, rows, k, k)[0]
+    found, expected = nearest_within(rows, k, tile=tile), nearest_both(rows, rows, k, k)[0]
     np.testing.assert_array_equal(found.ids, expected.ids)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

@@ -5,8 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvgl_ray.em.adapter import GlobalBatchNorm, LinearAdapter
-from cvgl_ray.em.embedding import embed, take
+from cvgl_ray.em.adapters import GlobalBatchNorm, LinearAdapter, embed, take
 from cvgl_ray.features.views import QUERY, REFERENCE, unit_rows, view_mean
 
 

@@ -1,0 +1,77 @@
+"""Pseudo-labels of a few queries among all rows; the cost grows with the rows and not with their square."""
+
+import numpy as np
+
+from cvgl_ray.em.matching import PseudoLabels, examples_of, rooms, widest
+from cvgl_ray.search.csls import hubness
+from cvgl_ray.search.topk import nearest
+from cvgl_ray.search.views import cosines
+
+SHORTLIST = 16  # of a row, by cosine, among which the best by CSLS is looked for
+
+
+def labels_of_asked(
+    query: np.ndarray,
+    reference: np.ndarray,
+    asked: np.ndarray,
+    *,
+    scores: str = "csls",
+    neighbours: int = 5,
+    match: str = "mutual",
+    threshold: float = -1.0,
+    share: float = 1.0,
+) -> PseudoLabels:
+    """What `pseudo_labels` of all rows [nq, D] and [nr, D] says of the queries asked, row ids [a].
+
+    Candidates are all rows of both views, so the answer does not depend on how many are asked; their
+    number only sets its cost, which grows with nq and nr and not with their product. By CSLS the best is
+    looked for among a row's SHORTLIST best by cosine. A reference whose best query is not asked has none.
+    """
+    nq, nr = len(query), len(reference)
+    room_q, room_r = rooms(nq, nr)
+    near = nearest(query[asked], reference, max(SHORTLIST, room_q))
+    back, first = None, np.unique(near.ids if scores == "csls" else near.best())
+    if scores == "csls" or match == "mutual":
+        back = nearest(reference[first], query, max(SHORTLIST, 2 * room_r))
+    if scores == "csls":
+        assert back is not None
+        near = near.less(_spread(hubness(back.first(neighbours)), first, nr))
+        best = np.unique(near.best())
+        back = back.of(np.searchsorted(first, best))
+        first = best
+        second = np.unique(back.ids)
+        hubs = hubness(nearest(query[second], reference, neighbours))
+        back = back.less(_spread(hubs, second, nq))
+    best, cosine = near.best(), cosines(query[asked], reference, near.best())
+    keep = cosine > threshold
+    best_of_reference = np.full(nr, -1)
+    if back is not None:
+        place = np.searchsorted(first, best)
+        if match == "mutual":
+            keep &= (back.ids[place, :room_r] == asked[:, None]).any(axis=1)
+        position = _spread(np.arange(len(asked)), asked, nq, -1)
+        best_of_reference[first] = position[back.best()]
+    margin = near.lead()
+    if share < 1:
+        keep &= widest(margin, keep, share)
+    of_query = np.where(keep, best, -1)
+    chosen = best_of_reference  # of those whose best query is asked and keeps them
+    kept = (chosen >= 0) & (of_query[chosen] == np.arange(nr))
+    return PseudoLabels(
+        query_rows=asked,
+        reference_rows=np.arange(nr),
+        of_query=of_query,
+        of_reference=np.where(kept, chosen, -1),
+        best_of_query=best,
+        best_of_reference=best_of_reference,
+        cosine=cosine,
+        margin=margin,
+        examples=examples_of(near.ids, asked, np.arange(nr)),
+    )
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int, other: float = 0) -> np.ndarray:
+    """An array [count] with the values [n] at some rows [n] and `other` elsewhere."""
+    spread = np.full(count, other, dtype=values.dtype)
+    spread[rows] = values
+    return spread

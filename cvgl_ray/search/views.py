@@ -1,0 +1,115 @@
+"""A search of two views in each other: what it answers, and where all rows are at hand.
+
+Every score is the cosine minus one term per row (its hubness): s(q, r) - h_q - h_r. The best reference of a
+query does not depend on h_q, and -h_r becomes one more coordinate of the reference, so that exact and
+approximate inner-product indices serve all scores alike.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cvgl_ray.search.approximate import build_index, search
+from cvgl_ray.search.topk import Nearest, merge, nearest_both
+
+CHUNK = 16_384  # rows
+
+Hubness = tuple[np.ndarray, np.ndarray]  # of the queries [nq] and of the references [nr], float32
+
+
+@dataclass(frozen=True)
+class Found:
+    """For each row of a view its nearest of the other view, and the cosine of its best [n] (-1: none)."""
+
+    near: Nearest
+    cosine: np.ndarray
+
+
+class Search(Protocol):
+    """Two views' rows, wherever they lie."""
+
+    def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
+        """The k_query best references of each query, and the k_reference best queries of each reference.
+
+        hubs: their hubness, which is taken from the scores. Either k is cut to the other view's size.
+        """
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The exact search of L2-normalised rows [nq, D] and [nr, D] float32 that are all at hand."""
+
+    query: np.ndarray
+    reference: np.ndarray
+
+    def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
+        """See Search; one pass over the scores answers both views."""
+        of_query, of_reference = nearest_both(self.query, self.reference, k_query, k_reference, hubs)
+        return (
+            Found(of_query, cosines(self.query, self.reference, of_query.best())),
+            Found(of_reference, cosines(self.reference, self.query, of_reference.best())),
+        )
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """The same by faiss indices of the two views; factory: see `build_index`."""
+
+    query: np.ndarray
+    reference: np.ndarray
+    factory: str
+
+    def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
+        """See Search; the scores lack the term of the row that asks, which orders nothing."""
+        hub_q, hub_r = hubs or (None, None)
+        return (
+            found_by_index([self.query], self.reference, hub_r, k_query, self.factory),
+            found_by_index([self.reference], self.query, hub_q, k_reference, self.factory),
+        )
+
+
+def local(query: np.ndarray, reference: np.ndarray, factory: str = "Flat") -> Search:
+    """The search of rows that are all at hand: "Flat" is exact, any other factory builds faiss indices."""
+    return Exact(query, reference) if factory == "Flat" else Indexed(query, reference, factory)
+
+
+def found_by_index(
+    blocks: Iterable[np.ndarray], others: np.ndarray, hubness: np.ndarray | None, k: int, factory: str
+) -> Found:
+    """For each row of the blocks [n, D] the k best of `others` [m, D] by s - h, h [m] their hubness.
+
+    The scores lack the term of the row that asks, which orders nothing.
+    """
+    searched = others if hubness is None else np.hstack([others, -hubness[:, None]])
+    index = build_index(searched, factory)
+    found = []
+    for rows in blocks:
+        asked = rows if hubness is None else np.hstack([rows, np.ones((len(rows), 1), dtype=np.float32)])
+        scores, ids = search(index, asked, k)
+        found.append(Found(Nearest(ids, scores), cosines(rows, others, ids[:, 0])))
+    return stack(found)
+
+
+def stack(parts: Sequence[Found]) -> Found:
+    """What was found for the rows of several parts of a view, one after the other."""
+    near = Nearest(*(np.concatenate([getattr(p.near, name) for p in parts]) for name in ("ids", "scores")))
+    return Found(near, np.concatenate([part.cosine for part in parts]))
+
+
+def merge_found(shards: Sequence[Found], first_ids: Sequence[int], k: int) -> Found:
+    """What was found for the same rows in several shards of the other view; see `exact.merge`."""
+    near = merge([shard.near for shard in shards], first_ids, k)
+    owner = np.searchsorted(first_ids, np.maximum(near.best(), 0), side="right") - 1
+    cosine = np.stack([shard.cosine for shard in shards])[owner, np.arange(len(owner))]
+    return Found(near, np.where(near.best() >= 0, cosine, np.float32(-1)))
+
+
+def cosines(rows: np.ndarray, others: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """Cosine of each row with its best of the other view, -1 where it has none: [n] float32."""
+    found = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), CHUNK):  # others[best] is a copy
+        part = slice(start, start + CHUNK)
+        np.einsum("nd,nd->n", rows[part], others[best[part]], out=found[part])
+    return np.where(best >= 0, found, np.float32(-1))
