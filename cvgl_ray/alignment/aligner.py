@@ -1,8 +1,8 @@
 """EM over pairs and poses: cells score the pairs that vectors propose, and both learn from those that agree.
 
-A matcher for `em.loop`: it gets a round's embeddings of all rows, and gives pseudo-labels. In between it lays
-cells on each other, takes both scores together, and, from the pairs found, fits what the next round uses: the
-prior of the poses and the cells' adapter.
+`matching` makes it a matcher for `em.rounds`, which gets a round's embeddings of all rows and gives
+pseudo-labels. In between, cells are laid on each other and both scores are taken together. From the pairs
+found follows what the next round uses: the prior of the poses and the cells' adapter.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,11 @@ from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, halved, view_
 from cvgl_ray.alignment.combine import mutual
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
-from cvgl_ray.em.attenuation import Attenuation
-from cvgl_ray.em.neighbourhood import csls
+from cvgl_ray.em.adapters import Attenuation
+from cvgl_ray.em.closed_form import fit_attenuation
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY, REFERENCE
+from cvgl_ray.search.csls import csls
 
 LEVEL_QUERIES, LEVEL_REFERENCES = 24, 64  # whose pairs, nearly all wrong, tell the level of the scores
 
@@ -105,7 +106,7 @@ class Aligner:
             self.query, self.references, (queries, references), poses, self.settings.cells
         )
         differences = self.adapter.normalise(one, QUERY) - self.adapter.normalise(other, REFERENCE)
-        self.adapter.fit(differences, self.settings.shrinkage)
+        fit_attenuation(self.adapter, differences, self.settings.shrinkage)
         self.learned, self._scores = True, None
 
     def _find_poses(self, query: Cells, references: Sequence[Cells], proposed: np.ndarray | None) -> None:

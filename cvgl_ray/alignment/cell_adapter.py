@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cvgl_ray.alignment.poses import Found
-from cvgl_ray.em.adapter import ViewCentred
+from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.features.cells import Cells
 
 CHANNELS = 96  # kept of wider cells: 2 bytes a channel, cell and variant

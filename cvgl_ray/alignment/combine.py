@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cvgl_ray.em.neighbourhood import csls
+from cvgl_ray.search.csls import csls
 
 ROUNDS = 3  # of pairs and weights
 MIN_PAIRS = 8  # fewer tell nothing: then all count alike

@@ -1,16 +1,14 @@
-"""The E-step of vectors and cells together, as the matcher that `em.loop.run_rounds` takes."""
+"""The E-step of vectors and cells together, as the matcher that `em.rounds.run_rounds` takes."""
 
-import numpy as np
 import torch
 
 from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.combine import combined
 from cvgl_ray.config import EStep
-from cvgl_ray.em.loop import EStepRows, Matcher
 from cvgl_ray.em.matching import PseudoLabels, label
 from cvgl_ray.em.neighbourhood import Graphs, neighbourhood_scores
-from cvgl_ray.search.exact import Nearest
-from cvgl_ray.search.nearest import Found, cosines
+from cvgl_ray.em.rounds import EStepRows, Matcher
+from cvgl_ray.search.views import Matrix
 
 
 def alignment_matcher(aligner: Aligner, estep: EStep, graphs: Graphs | None = None) -> Matcher:
@@ -25,15 +23,8 @@ def alignment_matcher(aligner: Aligner, estep: EStep, graphs: Graphs | None = No
         scores = together(aligner, vectors, estep.neighbours)
         if estep.neighbourhood and graphs is not None:
             scores = neighbourhood_scores(scores, graphs, estep.neighbourhood)
-
-        def nearests(k_query: int, k_reference: int) -> tuple[Found, Found]:
-            return (
-                _found(scores, k_query, rows.query, rows.reference),
-                _found(scores.T, k_reference, rows.reference, rows.query),
-            )
-
         labels = label(
-            nearests,
+            Matrix(scores, rows.query, rows.reference),
             rows.query_rows,
             rows.reference_rows,
             match=estep.match,
@@ -55,9 +46,3 @@ def together(aligner: Aligner, vectors: torch.Tensor, neighbours: int) -> torch.
     if vectors.shape[1] > settings.all_below:
         proposed = vectors.topk(settings.candidates, dim=1).indices.numpy()
     return combined([aligner.align(proposed), vectors], neighbours)[0]
-
-
-def _found(scores: torch.Tensor, k: int, rows: np.ndarray, others: np.ndarray) -> Found:
-    top = scores.topk(min(max(2, k), scores.shape[1]), dim=1)
-    near = Nearest(top.indices.numpy(), top.values.numpy())
-    return Found(near, cosines(rows, others, near.best()))

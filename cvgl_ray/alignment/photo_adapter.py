@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from cvgl_ray.alignment.map_cells import MapCells
 from cvgl_ray.alignment.turned import PhotoCells
-from cvgl_ray.em.attenuation import pair_attenuation
+from cvgl_ray.em.closed_form import pair_attenuation
 
 CHANNELS = 32  # that a search compares
 SAMPLE = 20_000  # cells that the principal directions are taken from

@@ -23,7 +23,7 @@ class PosePrior:
     centre [2] and spread: mean (row, column) and standard deviation of the offsets, in shares of the
     reference's side; infinite: anywhere. scale: what a unit of log-weight is worth in the score.
     level, unit [W]: mean and standard deviation of random pairs' best scores at each width: scores are
-    counted from the one in units of the other, since a width that lays more cells on each other scores higher.
+    counted from the one in units of the other, since a width with more cells on each other scores higher.
     """
 
     heading: np.ndarray

@@ -14,8 +14,8 @@ import torch
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.search.csls import csls
-from cvgl_ray.search.topk import Nearest, nearest_within
-from cvgl_ray.search.views import Found, Hubness, cosines
+from cvgl_ray.search.topk import nearest_within
+from cvgl_ray.search.views import Found, Hubness, Matrix
 
 MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few exist at a time, one of them in float64
 ITERATIONS = 6
@@ -78,16 +78,7 @@ class Neighbourly:
         matrix = torch.from_numpy(self.query) @ torch.from_numpy(self.reference).T
         own = csls(matrix, self.neighbours) if self.scores == "csls" else matrix
         total = neighbourhood_scores(own, self.graphs, self.weight)
-        return (
-            _best_of(total, k_query, self.query, self.reference),
-            _best_of(total.T, k_reference, self.reference, self.query),
-        )
-
-
-def _best_of(matrix: torch.Tensor, k: int, rows: np.ndarray, others: np.ndarray) -> Found:
-    top = matrix.topk(min(max(2, k), matrix.shape[1]), dim=1)
-    near = Nearest(top.indices.numpy(), top.values.numpy())
-    return Found(near, cosines(rows, others, near.best()))
+        return Matrix(total, self.query, self.reference).nearest(k_query, k_reference)
 
 
 def neighbourhood_scores(scores: torch.Tensor, graphs: Graphs, weight: float) -> torch.Tensor:

@@ -6,6 +6,7 @@ Cells do not turn with the picture, so each heading costs a forward; so does eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,11 +62,11 @@ class CellBackbone:
         if not hasattr(model, "forward_intermediates"):
             raise InputError(f"{type(model).__name__} gives no intermediate maps, so it has no cells")
         self.layer = cell_layer(model) if layer is None else layer
-        info = model.feature_info[self.layer]  # type: ignore[index]
+        info: Any = model.feature_info[self.layer]  # type: ignore[index]
         self.stride, self.channels = int(info["reduction"]), int(info["num_chs"])
         self.device, self.dtype = torch.device(device), dtype
         self.model = model.eval().requires_grad_(False).to(self.device, dtype)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         take_any_size(model)
         data = timm.data.resolve_model_data_config(model)
         self._mean, self._std = (
@@ -128,7 +129,7 @@ def take_any_size(model: nn.Module) -> None:
         model.dynamic_img_size = True  # type: ignore[assignment]
         embed = model.patch_embed
         embed.strict_img_size, embed.flatten = False, False  # type: ignore[union-attr, assignment]
-        embed.output_fmt = Format.NHWC  # type: ignore[union-attr, assignment]
+        embed.output_fmt = Format.NHWC  # type: ignore[union-attr]
 
 
 def resized(images: torch.Tensor, px: int) -> torch.Tensor:

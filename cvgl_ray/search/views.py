@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from cvgl_ray.search.approximate import build_index, search
 from cvgl_ray.search.topk import Nearest, merge, nearest_both
@@ -51,6 +52,25 @@ class Exact:
             Found(of_query, cosines(self.query, self.reference, of_query.best())),
             Found(of_reference, cosines(self.reference, self.query, of_reference.best())),
         )
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A search whose scores [nq, nr] are at hand; its rows [nq, D] and [nr, D] float32 give the cosines."""
+
+    scores: torch.Tensor
+    query: np.ndarray
+    reference: np.ndarray
+
+    def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
+        """See Search; hubs are the scores' own affair here. Both k are at least 2."""
+        found = []
+        sides = ((self.scores, self.query, self.reference), (self.scores.T, self.reference, self.query))
+        for (scores, rows, others), k in zip(sides, (k_query, k_reference), strict=True):
+            top = scores.topk(min(max(2, k), scores.shape[1]), dim=1)
+            near = Nearest(top.indices.numpy(), top.values.numpy())
+            found.append(Found(near, cosines(rows, others, near.best())))
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)

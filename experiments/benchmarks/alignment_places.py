@@ -21,15 +21,15 @@ from cvgl_ray.alignment.cell_adapter import projected, projection
 from cvgl_ray.alignment.choice import Choice, choose
 from cvgl_ray.alignment.matching import alignment_matcher, together
 from cvgl_ray.config import Config, load_config
-from cvgl_ray.em.embedding import embed
+from cvgl_ray.em.adapters import ViewCentred, embed
 from cvgl_ray.em.fit import fit
-from cvgl_ray.em.loop import frozen_graphs, run_rounds, start
-from cvgl_ray.em.neighbourhood import csls
+from cvgl_ray.em.rounds import frozen_graphs, run_rounds, start
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.cells import CellBackbone, Cells, resized, turn
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.features.weights import build_model
+from cvgl_ray.search.csls import csls
 
 SIDE = 14  # cells of a query
 SIDES = (20, 17, 14, 12, 10, 8, 7)  # cells of a reference, one of each ground width
@@ -69,7 +69,7 @@ def main(
             for part, crops, turns in views_of(pictures, choice, single)
         ]
         config = load_config(None)
-        own, _ = fit(*vectors, config)
+        own, _ = fit(vectors[0], vectors[1], config)
         adapted = similarities(own.adapter, vectors)
         aligned = learn(aligner, vectors, config)
         truth = read_labels(root / variant, ids)
@@ -129,14 +129,15 @@ def vectors_of(
         if single
         else {"layers": (-2, "final"), "pooling": "mean", "rings": (0.25, 0.5, 0.7, 0.9, 1.1, 1.5)}
     )
-    backbone = FrozenBackbone(model, image_size=224, crop_fraction=1.0, **options)  # type: ignore[arg-type]
+    backbone = FrozenBackbone(model, image_size=224, crop_fraction=1.0, **options)
     if mean_std:
         backbone._mean, backbone._std = (torch.full((1, 3, 1, 1), value) for value in mean_std)
     view, total = Pretransform(crops=crops), np.zeros(())
     for heading in headings:
         turned = turn(pictures.float(), heading).round().clamp(0, 255).to(torch.uint8)
         prepared = [
-            backbone.prepare(Image.fromarray(picture.permute(1, 2, 0).numpy()), view) for picture in turned
+            backbone.preparing.prepare(Image.fromarray(picture.permute(1, 2, 0).numpy()), view)
+            for picture in turned
         ]
         total = total + np.concatenate(
             [backbone.embed(np.stack(prepared[at : at + 16]), view) for at in range(0, len(prepared), 16)]
@@ -155,8 +156,8 @@ def learn(aligner: Aligner, vectors: list[np.ndarray], config: Config) -> torch.
     return together(aligner, similarities(learner.adapter, vectors), config.retrieval.neighbours)
 
 
-def similarities(adapter: torch.nn.Module, vectors: list[np.ndarray]) -> torch.Tensor:
-    sides = (embed(adapter, rows, view) for rows, view in zip(vectors, (QUERY, REFERENCE), strict=True))  # type: ignore[arg-type]
+def similarities(adapter: ViewCentred, vectors: list[np.ndarray]) -> torch.Tensor:
+    sides = (embed(adapter, rows, view) for rows, view in zip(vectors, (QUERY, REFERENCE), strict=True))
     one, other = sides
     return torch.from_numpy(one @ other.T)
 

@@ -12,10 +12,10 @@ from cvgl_ray.alignment.choice import choose
 from cvgl_ray.alignment.combine import combined, mutual
 from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import load_config
-from cvgl_ray.em.loop import run_rounds, start
-from cvgl_ray.em.neighbourhood import csls
+from cvgl_ray.em.rounds import run_rounds, start
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY
+from cvgl_ray.search.csls import csls
 
 PLACES, SIDE, SIDES, HEADINGS = 24, 8, (10, 8, 6, 5), [0.0, 90.0, 180.0, 270.0]
 
