@@ -1,0 +1,81 @@
+"""How sure a photo's place is, from the peaks of its own score and of its flight's, without any truth.
+
+A photo that lies nowhere on the map still has a best peak. The largest of many scores whose tail falls
+exponentially, as such maxima do, leads the second by an exponentially distributed gap; and k times the gap
+between the k-th and the next is distributed alike (Renyi, Acta Math. Acad. Sci. Hung. 4, 1953). So the gaps
+between a photo's *wrong* peaks tell how far a wrong best peak leads.
+"""
+
+import math
+
+import torch
+
+from cvgl_ray.alignment.photo_search import Peaks
+
+RIVALS = 10  # peaks of a photo, each apart from the others, that the gaps are taken from
+LEAST_RATIO = 3.0  # a right photo leads by at least so many times a wrong one's lead, on average
+FOUND = 0.5  # a place is reported from this confidence on
+ROUNDS = 50
+PSEUDO = 2.0  # photos that the prior share of right ones, a half, counts as
+
+
+def apart(peaks: Peaks, distance_m: torch.Tensor, count: int = RIVALS) -> torch.Tensor:
+    """Scores of a photo's best peaks each more than distance_m [N] from all before it, [N, count], falling.
+
+    -inf where there are no more; peaks: sorted, the best first (see photo_search.merged).
+    """
+    scores = torch.full((len(peaks.score), count), -math.inf)
+    for number, distance in enumerate(distance_m.tolist()):
+        kept: list[int] = []
+        east, north = peaks.east[number], peaks.north[number]
+        for k in range(peaks.score.shape[1]):
+            if len(kept) == count or not math.isfinite(float(peaks.score[number, k])):
+                break
+            gap = torch.hypot(east[kept] - east[k], north[kept] - north[k])
+            if not kept or float(gap.min()) > distance:
+                scores[number, len(kept)] = peaks.score[number, k]
+                kept.append(k)
+    return scores
+
+
+def leads(scores: torch.Tensor) -> torch.Tensor:
+    """By how much the best peak beats the best elsewhere, [N]; 0 where a photo has no peak.
+
+    A photo with a single peak leads by all of its score.
+    """
+    best, second = scores[:, 0], scores[:, 1].clamp(min=0.0)
+    return torch.where(best.isfinite(), best - second, 0.0).clamp(min=0.0)
+
+
+def chance_lead(scores: torch.Tensor) -> float:
+    """The lead that a wrong best peak has on average: the mean of k times the k-th gap, k from 2 on.
+
+    scores: see `apart`, of all photos of a flight; at least one photo needs three peaks, else infinite: then
+    no lead says anything.
+    """
+    order = torch.arange(2, scores.shape[1], dtype=scores.dtype)
+    gaps = (scores[:, 1:-1] - scores[:, 2:]) * order
+    known = scores[:, 2:].isfinite()
+    return float(gaps[known].mean()) if known.any() else math.inf
+
+
+def confidence(lead: torch.Tensor, chance: float) -> torch.Tensor:
+    """The probability [N] that each best peak is right, given the leads of all photos of a flight.
+
+    Leads of wrong photos are exponential of mean `chance`, those of right ones gamma of shape 2, whose mean
+    is LEAST_RATIO times as large or more; that mean and the share of right photos are found by EM.
+    """
+    if not math.isfinite(chance) or not len(lead):
+        return torch.zeros(len(lead))
+    wrong_mean, lead = max(chance, 1e-9), lead.double()
+    right_mean, share = max(2 * LEAST_RATIO * wrong_mean, float(lead.mean())), 0.5
+    right = torch.zeros_like(lead)
+    for _ in range(ROUNDS):
+        theta = right_mean / 2
+        odds = share / (1 - share) * lead * wrong_mean / theta**2 * (lead / wrong_mean - lead / theta).exp()
+        right = torch.where(odds.isfinite(), odds / (1 + odds), 1.0)
+        share = float((right.sum() + PSEUDO / 2) / (len(lead) + PSEUDO))
+        # One photo's worth of the least mean keeps the two kinds apart where all photos are wrong.
+        least = LEAST_RATIO * wrong_mean
+        right_mean = max(least, float(((right * lead).sum() + 2 * least) / (right.sum() + 1)))
+    return right.float()
