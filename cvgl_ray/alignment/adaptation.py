@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from cvgl_ray.alignment.photo_adapter import CHANNELS, CellAdapter, frozen_adapter
 from cvgl_ray.alignment.flight import SURE, Found, decide, evidence, learn
+from cvgl_ray.alignment.photo_adapter import CHANNELS, CellAdapter, frozen_adapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.scales import Scale
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from cvgl_ray.alignment import confidence
-from cvgl_ray.alignment.photo_adapter import CellAdapter, cells_of_map, cells_of_photo, taught, with_principal
 from cvgl_ray.alignment.map_cells import MapCells
+from cvgl_ray.alignment.photo_adapter import CellAdapter, cells_of_map, cells_of_photo, taught, with_principal
 from cvgl_ray.alignment.photo_search import PEAKS, Peaks, merged, search
 from cvgl_ray.alignment.scales import Scale
 from cvgl_ray.alignment.turned import PhotoCells
@@ -116,7 +116,7 @@ def shard_pairs(
     found: Found,
     core: Window | None = None,
 ) -> torch.Tensor:
-    """Differences photo - map [n, C] of centred cells that lie on each other, of the sure photos of a shard."""
+    """Differences photo - map [n, C] of centred cells that lie on each other, of a shard's sure photos."""
     parts = [torch.zeros(0, len(adapter.attenuation))]
     for number in torch.nonzero(found.confidence >= SURE).flatten().tolist():
         east, north = float(found.peaks.east[number, 0]), float(found.peaks.north[number, 0])
@@ -149,7 +149,10 @@ def _laid(
 
 
 def learn(
-    adapter: CellAdapter, differences: torch.Tensor, samples: Sequence[tuple[str, torch.Tensor]], channels: int
+    adapter: CellAdapter,
+    differences: torch.Tensor,
+    samples: Sequence[tuple[str, torch.Tensor]],
+    channels: int,
 ) -> CellAdapter:
     """The adapter after one M-step. samples: see `cell_samples`."""
     return with_principal(taught(adapter, differences), samples, channels)

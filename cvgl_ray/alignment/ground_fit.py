@@ -1,8 +1,8 @@
 """From a pose to within cells to one within metres: parts of the photo are shifted over the map on their own.
 
 The photo is laid on the map by its pose, both are brought to finer cells, and each part of the photo finds
-its own shift. A homography fitted to the shifts, robustly, is the next pose: it follows a tilted camera, which
-no heading, width and position can.
+its own shift. A homography fitted to the shifts, robustly, is the next pose: it follows a tilted camera,
+which no heading, width and position can.
 """
 
 import math
@@ -61,7 +61,7 @@ def refine(
 ) -> Refined:
     """The pose of a photo after some passes; rgb [H, W, 3] uint8, valid [H, W] bool.
 
-    native: metres per pixel of the map, beyond which nothing is gained. attenuation [C, C]: see photo_adapter.
+    native: metres per pixel of the map, beyond which nothing is gained. attenuation: [C, C].
     """
     found = Refined(pose, 0.0, 0.0, math.inf)
     for one in passes:
@@ -114,7 +114,7 @@ def _lay(
 def _cells(
     picture: np.ndarray, valid: np.ndarray, forward: Forward, stride: int, attenuation: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cells [C, h, w] of unit length, centred on this picture's own mean, and the mask [h, w] of valid ones."""
+    """Cells [C, h, w] of unit length, about this picture's own mean, and the mask [h, w] of valid ones."""
     found = forward(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].float()
     mask = F.avg_pool2d(torch.from_numpy(valid).float()[None, None], stride)[0, 0] >= WHOLE
     mean = found[:, mask].mean(dim=1) if mask.any() else found.flatten(1).mean(dim=1)
@@ -181,7 +181,7 @@ def _fitted(
 
 
 def _vertex(curves: torch.Tensor, down: torch.Tensor, right: torch.Tensor, axis: int) -> torch.Tensor:
-    """The vertex, in [-0.5, 0.5], of the parabola through the best value and its two neighbours on an axis."""
+    """The vertex, in [-0.5, 0.5], of the parabola through the best value and its neighbours on an axis."""
     side, n = curves.shape[1], torch.arange(len(curves))
     at = (down, right)[axis]
     low, high = (at - 1).clamp(min=0), (at + 1).clamp(max=side - 1)

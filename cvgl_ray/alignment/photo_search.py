@@ -64,7 +64,10 @@ def _search(
     count = masks.sum((1, 2)).clamp(min=1).view(len(photos), headings, 1, 1)
     # A photo may hang over the map's edge; padding by its half lets it.
     pad_y, pad_x = kernels.shape[2] // 2, kernels.shape[3] // 2
-    if level.cells.shape[1] + 2 * pad_y < kernels.shape[2] or level.cells.shape[2] + 2 * pad_x < kernels.shape[3]:
+    if (
+        level.cells.shape[1] + 2 * pad_y < kernels.shape[2]
+        or level.cells.shape[2] + 2 * pad_x < kernels.shape[3]
+    ):
         return nothing(len(photos), PEAKS)
     total = F.conv2d(level.cells[None], kernels, padding=(pad_y, pad_x))[0]
     under = F.conv2d(level.valid[None, None].float(), masks[:, None], padding=(pad_y, pad_x))[0]
@@ -105,7 +108,7 @@ def _peaks(
 
 
 def _stacked(photos: Sequence[PhotoCells]) -> tuple[torch.Tensor, torch.Tensor, tuple[float, float]]:
-    """Kernels [n, C, a, b], masks [n, a, b], cut to what any holds, and the photos' middle in them, in cells."""
+    """Kernels [n, C, a, b] and masks [n, a, b], cut to what any holds; their middle in them, in cells."""
     side = max(photo.masks.shape[-1] for photo in photos)
     kernels, masks = [], []
     for photo in photos:

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from cvgl_ray.alignment import photo_adapter, flight, map_cells, photo_search
-from cvgl_ray.alignment.plane import apply, fit, similarity
+from cvgl_ray.alignment import flight, map_cells, photo_adapter, photo_search
 from cvgl_ray.alignment.ground_fit import refine
+from cvgl_ray.alignment.plane import apply, fit, similarity
 from cvgl_ray.alignment.scales import photo_sides, plan_scales, resolutions
 from cvgl_ray.alignment.turned import photo_cells
 from cvgl_ray.maps.frame import Window
@@ -38,7 +38,9 @@ class Ground:
 
     def at(self, east: np.ndarray, north: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = AREA.north - north - 0.5, east - AREA.west - 0.5
-        rgb = np.stack([ndimage.map_coordinates(self.rgb[..., c], [rows, columns], order=1) for c in range(3)], -1)
+        rgb = np.stack(
+            [ndimage.map_coordinates(self.rgb[..., c], [rows, columns], order=1) for c in range(3)], -1
+        )
         valid = (rows > -0.5) & (rows < 499.5) & (columns > -0.5) & (columns < 599.5)
         return np.where(valid[..., None], rgb, 0).astype(np.uint8), valid
 
@@ -64,7 +66,8 @@ SCALES = plan_scales(NATIVE, 112, (80.0, 180.0))
 def cells_of(pictures: list[np.ndarray]) -> flight.Photos:
     return {
         side: [
-            photo_cells(rgb, np.ones(rgb.shape[:2], bool), side, HEADINGS, forward, STRIDE) for rgb in pictures
+            photo_cells(rgb, np.ones(rgb.shape[:2], bool), side, HEADINGS, forward, STRIDE)
+            for rgb in pictures
         ]
         for side in photo_sides(SCALES)
     }

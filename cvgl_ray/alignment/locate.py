@@ -1,0 +1,81 @@
+"""From peaks to places: each photo's best pose, fitted to the ground, with its error and its confidence."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cvgl_ray.alignment.confidence import FOUND
+from cvgl_ray.alignment.flight import Found
+from cvgl_ray.alignment.ground_fit import Refined, refine
+from cvgl_ray.alignment.map_cells import Forward, Read
+from cvgl_ray.alignment.plane import Pose, similarity
+from cvgl_ray.alignment.scales import Scale
+
+EIGHTY = 1.794  # standard deviations of one axis within which 80 % of the points of a plane lie
+
+
+class Place(NamedTuple):
+    """Where one photo was taken. east, north: metres of the map's frame, of the ground under its middle."""
+
+    pose: Pose
+    ground_width_m: float
+    error_m: float  # 80 % of the found photos are expected to lie within it
+    confidence: float
+    found: bool
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """(east, north) in metres."""
+        return self.pose.middle
+
+    @property
+    def heading_deg(self) -> float:
+        """Of the photo's top, clockwise from the frame's north, in [0, 360)."""
+        return self.pose.heading_deg
+
+
+def start_pose(found: Found, number: int, scales: Sequence[Scale], headings: Sequence[float]) -> Pose:
+    """The best peak of a photo as a pose of a camera that looks straight down."""
+    peaks = found.peaks
+    return similarity(
+        float(peaks.east[number, 0]),
+        float(peaks.north[number, 0]),
+        headings[int(peaks.heading[number, 0])],
+        scales[int(peaks.scale[number, 0])].side_m,
+    )
+
+
+def locate(
+    rgb: np.ndarray,
+    valid: np.ndarray,
+    start: Pose,
+    confidence: float,
+    read: Read,
+    native: float,
+    forward: Forward,
+    stride: int,
+    attenuation: torch.Tensor,
+) -> Place:
+    """One photo's place; rgb [H, W, 3] uint8, valid [H, W] bool. The rest: see ground_fit.refine.
+
+    A fit that leaves the start, as it may where a photo lies elsewhere, is not believed: the start stands.
+    """
+    refined = refine(rgb, valid, start, read, native, forward, stride, attenuation)
+    if not believable(start, refined):
+        refined = Refined(start, 0.0, 0.0, start.side_m / 4)
+    side_px = math.sqrt(max(1, int(valid.sum())))
+    width = refined.pose.width_m(valid.shape[1] / side_px)
+    return Place(refined.pose, width, EIGHTY * refined.error_m, confidence, confidence >= FOUND)
+
+
+def believable(start: Pose, refined: Refined) -> bool:
+    """Whether a fit stayed where the search had put the photo."""
+    if not np.isfinite(refined.pose.matrix).all() or not math.isfinite(refined.error_m):
+        return False
+    moved = math.dist(start.middle, refined.pose.middle)
+    turned = abs((start.heading_deg - refined.pose.heading_deg + 180) % 360 - 180)
+    ratio = refined.pose.side_m / start.side_m
+    return moved <= 0.5 * start.side_m and turned <= 40 and 0.6 <= ratio <= 1.67
