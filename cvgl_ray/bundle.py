@@ -21,8 +21,11 @@ from safetensors import SafetensorError
 from cvgl_ray.config import Config, Retrieval
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.retrieval import Banks, Retriever
+from cvgl_ray.em.learner import Learner
+from cvgl_ray.em.retrieval import Banks, Retriever, training_banks
+from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.views import row_digests
 from cvgl_ray.storage.files import file_digest, sync
 
 FORMAT = 4
@@ -49,6 +52,30 @@ class Bundle:
     def retriever(self, section: Retrieval) -> Retriever:
         """The model as the section says that retrieval compares."""
         return Retriever(self.adapter, self.banks, section.scores, section.neighbours, section.bank)
+
+
+def bundle_of(
+    learner: Learner, query: np.ndarray, reference: np.ndarray, config: Config, recipes: dict[str, Any]
+) -> Bundle:
+    """The bundle of a learner that has returned to the round to keep.
+
+    query [Nq, D], reference [Nr, D]: the frozen features that it was trained on.
+    """
+    assert learner.labels is not None
+    adapter = learner.adapter.eval()
+    banks = training_banks(adapter, query, reference)
+    trained_on = np.sort(row_digests(query)), np.sort(row_digests(reference))
+    scores = {"score": None} | label_free_scores(learner.labels) | learner.kept_scores()
+    return Bundle(adapter, banks, config, recipes, scores, trained_on)
+
+
+def pairs_of(learner: Learner) -> list[tuple[int, int, float]]:
+    """The pseudo-labels of a learner's round: rows of its views' features, and their cosine."""
+    labels = learner.labels
+    assert labels is not None
+    queries, references = labels.pairs()
+    cosines = labels.cosine[labels.of_query >= 0]
+    return list(zip(queries.tolist(), references.tolist(), cosines.tolist(), strict=True))
 
 
 def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]]) -> None:
@@ -121,6 +148,18 @@ def load_bundle(folder: Path) -> Bundle:
         reason = f"config.json has no key {error}" if missing else " ".join(str(error).split())
         raise InputError(f"bundle {folder} cannot be read ({reason}); train again") from error
     return Bundle(adapter.eval(), banks, config, recipes, scores, trained_on)
+
+
+def load_pairs(folder: Path) -> list[tuple[str, str, float]]:
+    """The pseudo-labels beside a bundle: query image_id, reference image_id, cosine.
+
+    Raises InputError where they cannot be read.
+    """
+    try:
+        rows = pq.read_table(folder / "pseudo_labels.parquet").to_pylist()
+        return [(row["query"], row["reference"], row["cosine"]) for row in rows]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{folder}/pseudo_labels.parquet cannot be read ({error}); train again") from error
 
 
 def _whole(folder: Path, name: str, digests: dict[str, str]) -> bytes:

@@ -37,7 +37,8 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 from cvgl_ray.features.recipe import build_backbone, recipe
-from cvgl_ray.features.store import FeatureStore, FeatureTable, select
+from cvgl_ray.features.store import FeatureStore
+from cvgl_ray.features.table import FeatureTable, select
 from cvgl_ray.storage.files import file_digest, write_atomically
 from cvgl_ray.storage.filesystem import read_bytes
 

@@ -16,7 +16,8 @@ RIVALS = 10  # peaks of a photo, each apart from the others, that the gaps are t
 LEAST_RATIO = 3.0  # a right photo leads by at least so many times a wrong one's lead, on average
 FOUND = 0.5  # a place is reported from this confidence on
 ROUNDS = 50
-PSEUDO = 2.0  # photos that the prior share of right ones, a half, counts as
+PSEUDO = 2.0  # photos, half of them right, that are added before their share is told
+LEAST_WRONG = 0.03  # share of wrong photos, and of right ones, that is always expected
 
 
 def apart(peaks: Peaks, distance_m: torch.Tensor, count: int = RIVALS) -> torch.Tensor:
@@ -62,20 +63,22 @@ def chance_lead(scores: torch.Tensor) -> float:
 def confidence(lead: torch.Tensor, chance: float) -> torch.Tensor:
     """The probability [N] that each best peak is right, given the leads of all photos of a flight.
 
-    Leads of wrong photos are exponential of mean `chance`, those of right ones gamma of shape 2, whose mean
-    is LEAST_RATIO times as large or more; that mean and the share of right photos are found by EM.
+    Leads of wrong photos are exponential of mean `chance`, so half of them lie below its median, where hardly
+    any right one does: that tells the share of wrong photos (Storey, JRSS B 64, 2002). Leads of right photos
+    are gamma of shape 2, of a mean found by EM that is at least LEAST_RATIO times as large.
     """
     if not math.isfinite(chance) or not len(lead):
         return torch.zeros(len(lead))
     wrong_mean, lead = max(chance, 1e-9), lead.double()
-    right_mean, share = max(2 * LEAST_RATIO * wrong_mean, float(lead.mean())), 0.5
+    least = LEAST_RATIO * wrong_mean
+    below = float((lead < wrong_mean * math.log(2)).sum())
+    share = 1 - min(max((below + PSEUDO / 4) / ((len(lead) + PSEUDO) / 2), LEAST_WRONG), 1 - LEAST_WRONG)
+    right_mean = max(2 * least, float(lead.mean()))
     right = torch.zeros_like(lead)
     for _ in range(ROUNDS):
         theta = right_mean / 2
         odds = share / (1 - share) * lead * wrong_mean / theta**2 * (lead / wrong_mean - lead / theta).exp()
         right = torch.where(odds.isfinite(), odds / (1 + odds), 1.0)
-        share = float((right.sum() + PSEUDO / 2) / (len(lead) + PSEUDO))
-        # One photo's worth of the least mean keeps the two kinds apart where all photos are wrong.
-        least = LEAST_RATIO * wrong_mean
+        # One photo's worth of a usual lead keeps the two kinds apart where all photos are wrong.
         right_mean = max(least, float(((right * lead).sum() + 2 * least) / (right.sum() + 1)))
     return right.float()

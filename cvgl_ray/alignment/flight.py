@@ -23,12 +23,10 @@ Levels = dict[float, MapCells]  # by metres per pixel (scales.resolutions)
 
 APART_SIDES = 0.5  # peaks less than so many of the photo's sides apart are one place
 SURE = 0.8  # confidence from which on a photo teaches
-LEAST_TEACHERS = 4  # photos; fewer teach nothing
-PRIOR_SHARE = 0.2  # of a flight's photos that may have any scale and heading, whatever the others have
 
 
 class Found(NamedTuple):
-    """Where N photos lie: their best peaks, sorted, with the flight's evidence in their scores.
+    """Where N photos lie: their best peaks, sorted.
 
     lead, confidence: [N], see the module confidence. chance: the lead that a wrong peak has on average.
     """
@@ -75,46 +73,13 @@ def full_cells(photos: Photos) -> int:
     return int(torch.tensor([int(photo.masks.sum((1, 2)).max()) for photo in photos[max(photos)]]).median())
 
 
-def decide(by_scale: Sequence[Peaks], scales: Sequence[Scale], evidence: torch.Tensor | None = None) -> Found:
-    """The best pose of each photo among its peaks, and how sure it is.
-
-    by_scale: per scale, merged over shards. evidence: [scales, headings], added to the scores.
-    """
-    if evidence is not None:
-        by_scale = [one._replace(score=one.score + evidence[one.scale, one.heading]) for one in by_scale]
+def decide(by_scale: Sequence[Peaks], scales: Sequence[Scale]) -> Found:
+    """The best pose of each photo among its peaks, by scale and merged over shards, and how sure it is."""
     peaks = merged(by_scale, PEAKS * len(by_scale))
     sides = torch.tensor([scale.side_m for scale in scales])
     scores = confidence.apart(peaks, APART_SIDES * sides[peaks.scale[:, 0]])
     lead, chance = confidence.leads(scores), confidence.chance_lead(scores)
     return Found(peaks, lead, confidence.confidence(lead, chance), chance)
-
-
-def evidence(found: Found, scales: int, headings: int) -> torch.Tensor | None:
-    """What the sure photos of a flight say about the others' scale and heading, [scales, headings].
-
-    A flight's height hardly changes, and photos that are turned to the north, or a flight along one line,
-    share a heading. In units of the score: the logarithm of the poses' smoothed shares against an even one,
-    times the lead that chance gives, for by that a score's logarithm of probability falls. None where too few
-    photos are sure.
-    """
-    sure = found.confidence >= SURE
-    if int(sure.sum()) < LEAST_TEACHERS:
-        return None
-    by_scale = _smoothed(torch.bincount(found.peaks.scale[sure, 0], minlength=scales).float(), circular=False)
-    by_heading = _smoothed(
-        torch.bincount(found.peaks.heading[sure, 0], minlength=headings).float(), circular=True
-    )
-    return found.chance * (by_scale[:, None] + by_heading[None])
-
-
-def _smoothed(counts: torch.Tensor, circular: bool) -> torch.Tensor:
-    """The logarithm of shares against even ones, each neighbour counting half as much."""
-    around = torch.stack([counts.roll(1), counts.roll(-1)])
-    if not circular:
-        around[0, 0] = around[1, -1] = 0.0
-    total = counts + 0.5 * around.sum(dim=0)
-    shares = (1 - PRIOR_SHARE) * total / total.sum() + PRIOR_SHARE / len(total)
-    return (shares * len(total)).log()
 
 
 def shard_pairs(

@@ -36,7 +36,7 @@ PASSES = (Pass(224, 3, "similarity"), Pass(384, 4, "affine"), Pass(384, 2, "homo
 
 
 class Refined(NamedTuple):
-    """A refined pose. score: the mean cosine of cells that lie on each other under it.
+    """A refined pose. score: the mean cosine of the cells that lay on each other before the last fit.
 
     agreement: share of the parts that shift as the pose says. error_m: the standard deviation of the middle,
     in metres per axis, as the parts' residuals tell it.
@@ -177,7 +177,7 @@ def _fitted(
     agreement = float(robust.sum() / max(float(weights.sum()), 1e-9))
     # Parts overlap: each shift is told PART^2 / SPACING^2 times.
     error = math.sqrt(float(np.trace(covariance)) / 2 * (PART / SPACING) ** 2)
-    return Refined(pose, float(best.mean()), agreement, error)
+    return Refined(pose, float(curves[:, one.reach, one.reach].mean()), agreement, error)
 
 
 def _vertex(curves: torch.Tensor, down: torch.Tensor, right: torch.Tensor, axis: int) -> torch.Tensor:

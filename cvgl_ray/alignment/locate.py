@@ -15,6 +15,9 @@ from cvgl_ray.alignment.plane import Pose, similarity
 from cvgl_ray.alignment.scales import Scale
 
 EIGHTY = 1.794  # standard deviations of one axis within which 80 % of the points of a plane lie
+# Share of a photo's side by which whole photos are off, whatever their parts agree on: roofs and trees lean
+# away from the point below each camera, and maps are registered to a metre or two (experiments/LOG.md).
+COMMON = 0.017
 
 
 class Place(NamedTuple):
@@ -68,7 +71,8 @@ def locate(
         refined = Refined(start, 0.0, 0.0, start.side_m / 4)
     side_px = math.sqrt(max(1, int(valid.sum())))
     width = refined.pose.width_m(valid.shape[1] / side_px)
-    return Place(refined.pose, width, EIGHTY * refined.error_m, confidence, confidence >= FOUND)
+    error = math.hypot(EIGHTY * refined.error_m, COMMON * refined.pose.side_m)
+    return Place(refined.pose, width, error, confidence, confidence >= FOUND)
 
 
 def believable(start: Pose, refined: Refined) -> bool:

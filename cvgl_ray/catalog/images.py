@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from functools import cache
 from importlib.util import find_spec
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import NamedTuple
 
 from pyarrow import fs
@@ -61,13 +61,13 @@ def list_images(root: str) -> Listing:
         ) from error
     visible = [name for name in names if not _is_hidden(name) and name not in BESIDE_IMAGES]
     images = [name for name in visible if is_image(name)]
-    others = Counter(PurePosixPath(name).suffix.lower() for name in visible if not is_image(name))
+    others = Counter(_suffix(name) for name in visible if not is_image(name))
     return Listing([(name, join(root, name)) for name in images], dict(others.most_common()))
 
 
 def is_image(name: str) -> bool:
     """Whether a file's suffix is that of a kind that can be read here."""
-    return PurePosixPath(name).suffix.lower() in {suffix for kind in formats().values() for suffix in kind}
+    return _suffix(name) in _suffixes()
 
 
 def describe_left_out(left_out: dict[str, int]) -> str:
@@ -77,6 +77,15 @@ def describe_left_out(left_out: dict[str, int]) -> str:
     return counts + (f" ({', '.join(lacking)} needs the package pillow-heif)" if lacking else "")
 
 
+@cache
+def _suffixes() -> frozenset[str]:
+    return frozenset(suffix for kind in formats().values() for suffix in kind)
+
+
+def _suffix(name: str) -> str:
+    return splitext(name)[1].lower()
+
+
 def _is_hidden(name: str) -> bool:
     # A '..' in the key of an object store counts as hidden, so that no listed path leaves the root.
-    return any(part.startswith(".") for part in name.split("/"))
+    return name.startswith(".") or "/." in name

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def report(metrics: dict[str, Any], folder: str) -> None:
     """The figures of metrics.json's tree, which lies in `folder`."""
-    from cvgl_ray.reports.tables import markdown_table
+    from cvgl_ray.reports.tables import markdown_table, score_line
 
     if metrics["adapted"]:
         click.echo(markdown_table(metrics))
     else:
         click.echo("the data set has no labels, so there is no recall to report")
+    click.echo(score_line(metrics["selection"]))
     click.echo(f"metrics: {folder}/metrics.json")
 
 

@@ -36,12 +36,9 @@ def extract(config_path: str | None, overrides: tuple[str, ...], output: str, ad
 def train(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
     """Adapt to the training images, leave OUTPUT/bundle, evaluate where labels exist."""
     config = load_config(config_path, overrides)
-    from cvgl_ray.reports.tables import score_line
     from cvgl_ray.stages import train_stage
 
-    report = train_stage(config, output, address)
-    printing.report(report, output)
-    click.echo(score_line(report["selection"]))
+    printing.report(train_stage(config, output, address), output)
     printing.bundle(config, output)
 
 

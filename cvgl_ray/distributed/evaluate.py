@@ -14,7 +14,7 @@ from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, queries_trained_on, with_features
 from cvgl_ray.evaluation.metrics import Metrics
 from cvgl_ray.evaluation.protocols import Retrieved, directions, evaluate_direction, examples
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.progress import progress
 from cvgl_ray.reports.pictures import final_sheet
 from cvgl_ray.reports.shown import shown

@@ -1,6 +1,6 @@
 """Bring the feature store up to date with a catalog: which images lack a row, which are broken.
 
-Ray is started only where there is work for it: a few images are extracted in this process.
+Ray is imported and started only where there is work for it: a few images are extracted in this process.
 """
 
 import logging
@@ -10,13 +10,9 @@ from typing import Any
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
-from cvgl_ray.distributed import session
-from cvgl_ray.distributed.hashing import file_digests
-from cvgl_ray.distributed.pixel_pipeline import run_batches
 from cvgl_ray.features.batches import Batch, Pretransforms, missing_batches, run_here
 from cvgl_ray.features.collecting import collect
-from cvgl_ray.features.extraction import Extraction as Extraction
-from cvgl_ray.features.extraction import load_tables, rejected_images, warn_of_copies
+from cvgl_ray.features.extraction import Extraction, load_tables, rejected_images, warn_of_copies
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.storage.known_files import KnownFiles, hash_files
@@ -42,7 +38,7 @@ def extract(
     address: of the Ray cluster, joined or started where it is needed. check: gets the recipes by view as soon
     as they are known, before any image is read, and raises InputError where they are not the right ones.
     Broken images are left out and named in `rejected_path` (Parquet: image_id, uri, view, reason). Raises
-    InputError where their share exceeds features.max_rejected, or the backbone cannot be made or used; what
+    InputError where too many are (features.max_rejected), or the backbone cannot be made or used; what
     was extracted stays in the store.
     """
     backbone = build_backbone(config.backbone)
@@ -67,6 +63,9 @@ def extract(
     _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
     if images > FEW_TO_EXTRACT or (images and config.run.gpu):
+        from cvgl_ray.distributed import session
+        from cvgl_ray.distributed.pixel_pipeline import run_batches
+
         session.connect(address)
         actors = config.features.actors
         made = run_batches(batches, backbone, pretransforms, gpu=config.run.gpu, actors=actors)
@@ -87,6 +86,9 @@ def _digests(uris: Sequence[str], known: KnownFiles, verify: bool, address: str)
     if not unknown:
         return [digest or "" for digest in found]
     if len(unknown) > FEW_TO_HASH:
+        from cvgl_ray.distributed import session
+        from cvgl_ray.distributed.hashing import file_digests
+
         session.connect(address)
         hashed = file_digests(unknown)
     else:

@@ -14,11 +14,14 @@ from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Config
 from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed.extract import extract
+from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_backbone, check_recipes
 from cvgl_ray.features.table import FeatureTable, read_table
 from cvgl_ray.search.ranks import top_k
 from cvgl_ray.storage.filesystem import exists, is_uri
+from cvgl_ray.storage.galleries import Gallery, gallery_key, keep_gallery, load_gallery, rounded
+from cvgl_ray.storage.known_files import KnownFiles
 
 Row = dict[str, Any]  # an image: "image_id", "uri", "latitude", "longitude"
 
@@ -44,19 +47,22 @@ def localize(
     """
     bundle = load_bundle(bundle_folder)
     config = load_on_bundle(bundle.config, bundle_folder, overrides=overrides)
+    model = replace(bundle.retriever(config.retrieval), bank="training")
     if config.features.table:
         names, asked, rows, searched = _tables(gallery, queries, config, bundle)
         _check_top(top, len(rows))
+        side = model.sides(asked.features, searched.features)[1]
     else:
         check_backbone(config.backbone)
         names = [str(query) for query in queries]
         catalog, images = _catalogs(gallery, names, config)
         _check_top(top, len(images))
-        asked, searched = _features(concat([catalog, images]), config, bundle, bundle_folder, address)
-        by_id = {row["image_id"]: row for row in images.rows.to_pylist()}
-        rows = [by_id[name] for name in searched.image_ids]
-    model = replace(bundle.retriever(config.retrieval), bank="training")
-    indices, similarities = top_k(*model.sides(asked.features, searched.features), min(top, len(rows)))
+        asked, found = _searchable(catalog, images, config, bundle, model, bundle_folder, address)
+        everything = images.rows.to_pylist()
+        rows, side = [everything[row] for row in found.rows], found.side
+    # The gallery's side is known: a row in its place is enough.
+    asked_side = model.sides(asked.features, np.zeros((1, asked.dimension), np.float32))[0]
+    indices, similarities = top_k(asked_side, side, min(top, len(rows)))
     return [
         {
             "query": name,
@@ -68,6 +74,45 @@ def localize(
         }
         for name, best, scores in zip(names, indices.tolist(), similarities.tolist(), strict=True)
     ]
+
+
+def _searchable(
+    asked: Catalog,
+    images: Catalog,
+    config: Config,
+    bundle: Bundle,
+    model: Retriever,
+    folder: Path,
+    address: str,
+) -> tuple[FeatureTable, Gallery]:
+    """The queries' features, and the gallery's side of the scores: as it was kept, or made and kept."""
+    cache = Path(config.features.cache or folder.parent / "features")
+    kept = cache.with_name("galleries")
+    described = [(folder / "config.json").read_text(), config.retrieval.model_dump(mode="json")]
+
+    def key() -> str | None:
+        digests = KnownFiles(cache).digests(images.uris)
+        known = [digest for digest in digests if digest is not None]
+        return gallery_key(described, images.image_ids, known) if len(known) == len(digests) else None
+
+    name = None if config.features.verify else key()
+    found = load_gallery(kept, name) if name else None
+    wanted = asked if found else concat([asked, images])
+    check = partial(check_recipes, bundle.recipes, bundle=folder)
+    made = extract(wanted, config, cache, cache.with_name("rejected_by_localize.parquet"), address, check)
+    for rejected in made.rejected:
+        if rejected["view"] == config.dataset.query_view:
+            raise InputError(f"--query {rejected['uri']} cannot be used: {rejected['reason']}")
+    queries = made.tables[config.dataset.query_view]
+    if found is None:
+        table = made.tables[config.dataset.reference_view]
+        number = {image_id: row for row, image_id in enumerate(images.image_ids)}
+        side = rounded(model.sides(queries.features, table.features)[1])
+        found = Gallery([number[image_id] for image_id in table.image_ids], side)
+        name = key()  # known by now, but for files that are only just there
+        if name:
+            keep_gallery(kept, name, found)
+    return queries, found
 
 
 def _catalogs(gallery: str, queries: Sequence[str], config: Config) -> tuple[Catalog, Catalog]:
@@ -85,19 +130,6 @@ def _catalogs(gallery: str, queries: Sequence[str], config: Config) -> tuple[Cat
         for number, path in enumerate(queries)
     )
     return asked, scan_images(gallery, config.dataset.reference_view, "gallery")
-
-
-def _features(
-    catalog: Catalog, config: Config, bundle: Bundle, folder: Path, address: str
-) -> tuple[FeatureTable, FeatureTable]:
-    """The features of the queries and of the gallery's images; a broken image of the gallery is left out."""
-    cache = Path(config.features.cache or folder.parent / "features")
-    check = partial(check_recipes, bundle.recipes, bundle=folder)
-    found = extract(catalog, config, cache, cache.with_name("rejected_by_localize.parquet"), address, check)
-    for rejected in found.rejected:
-        if rejected["view"] == config.dataset.query_view:
-            raise InputError(f"--query {rejected['uri']} cannot be used: {rejected['reason']}")
-    return found.tables[config.dataset.query_view], found.tables[config.dataset.reference_view]
 
 
 def _tables(

@@ -10,7 +10,7 @@ import ray
 import ray.train
 import ray.train.torch
 
-from cvgl_ray.bundle import Bundle
+from cvgl_ray.bundle import Bundle, bundle_of, pairs_of
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.index import start_index
 from cvgl_ray.distributed.resources import check_needs, training_need
@@ -19,12 +19,10 @@ from cvgl_ray.distributed.worker import NoGroup, worker
 from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.inputs import doubts
-from cvgl_ray.em.retrieval import training_banks
-from cvgl_ray.em.selection import label_free_scores
 from cvgl_ray.errors import GaveUpError, InputError, chain
 from cvgl_ray.features.canonical import data_digest, in_canonical_order
-from cvgl_ray.features.store import FeatureTable, check_same_dimension
-from cvgl_ray.features.views import row_digests, view_mean
+from cvgl_ray.features.table import FeatureTable, check_same_dimension
+from cvgl_ray.features.views import view_mean
 from cvgl_ray.reports.pictures import Example
 from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
@@ -188,21 +186,14 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
     """The bundle of the round to keep, from a learner's state."""
     learner = build_learner(config, data.centre.shape[1])
     learner.load_state_dict(state)
-    kept = learner.return_to_best()
-    labels = learner.labels
-    assert labels is not None
-    rows = zip(*labels.pairs(), labels.cosine[labels.of_query >= 0].tolist(), strict=True)
-    pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in rows]
+    learner.return_to_best()
+    pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in pairs_of(learner)]
     examples = [
         [(data.query_ids[q], [data.reference_ids[r] for r in best if r >= 0]) for q, *best in rows.tolist()]
         for rows in learner.examples
     ]
-    adapter = learner.adapter.eval()
-    features = ray.get(list(data.features))
-    banks = training_banks(adapter, *features)
-    query, reference = (np.sort(row_digests(rows)) for rows in features)
-    scores = {"score": None} | label_free_scores(labels) | kept
-    bundle = Bundle(adapter, banks, config, recipes, scores, (query, reference))
+    query, reference = ray.get(list(data.features))
+    bundle = bundle_of(learner, query, reference, config, recipes)
     return Trained(bundle, pairs, examples)
 
 

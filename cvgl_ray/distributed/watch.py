@@ -3,8 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -33,11 +33,12 @@ def show_rounds(actor: Any, rounds: int, need: Need) -> Iterator[None]:
 
     def watch() -> None:
         with shown("the training's progress line"):
-            _await_workers(actor, need, ended)
+            rounds_done = _asked(actor)
+            _await_workers(rounds_done, need, ended)
             with progress("training", rounds, "rounds") as advance:
                 seen = 0
                 while not ended.wait(POLL_S):
-                    done = _rounds_done(actor, seen)
+                    done = max(seen, rounds_done())
                     advance(done - seen)
                     seen = done
                 if succeeded.is_set():
@@ -53,24 +54,28 @@ def show_rounds(actor: Any, rounds: int, need: Need) -> Iterator[None]:
         watcher.join()
 
 
-def _await_workers(actor: Any, need: Need, ended: threading.Event) -> None:
+def _await_workers(rounds_done: Callable[[], int], need: Need, ended: threading.Event) -> None:
     """Say now and then what is awaited, until the first worker is there or the training has ended."""
     said = time.monotonic()
-    while not ended.wait(POLL_S) and _rounds_done(actor, -1) < 0:
+    while not ended.wait(POLL_S) and rounds_done() < 0:
         if time.monotonic() - said > SECONDS_PER_LINE:
             said = time.monotonic()
             log.info("%s", awaited_in_words("training", need))
 
 
-def _rounds_done(actor: Any, unknown: int) -> int:
-    """What the index says; `unknown` where it is at work, not there yet, or gone."""
-    answer = actor.rounds_done.options(max_task_retries=0).remote()
-    if not ray.wait([answer], timeout=POLL_S)[0]:
-        return unknown
-    try:
-        return max(unknown, ray.get(answer))
-    except ray.exceptions.RayError:
-        return unknown  # the training itself says what is wrong
+def _asked(actor: Any) -> Callable[[], int]:
+    """How many rounds are over as the index last said, -1 before the first worker; one question at a time."""
+    known, pending = -1, actor.rounds_done.remote()
+
+    def rounds_done() -> int:
+        nonlocal known, pending
+        if ray.wait([pending], timeout=0)[0]:  # else it is at work, or not there yet
+            with suppress(ray.exceptions.RayError):  # the training itself says what is wrong
+                known = max(known, ray.get(pending))
+            pending = actor.rounds_done.remote()
+        return known
+
+    return rounds_done
 
 
 class RoundWriter(ray.train.UserCallback):

@@ -20,6 +20,11 @@ def check_views(query: np.ndarray, reference: np.ndarray) -> None:
         check_rows(name, rows)
         if len(rows) < 2:
             raise InputError(f"{name} has {len(rows)} row; training needs at least two of each view")
+    check_same_columns(query, reference)
+
+
+def check_same_columns(query: np.ndarray, reference: np.ndarray) -> None:
+    """Raise InputError unless the two views' features [n, D] have one D."""
     if query.shape[1] != reference.shape[1]:
         raise InputError(
             f"queries has {query.shape[1]} columns and references {reference.shape[1]}; both views' features "

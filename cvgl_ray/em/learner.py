@@ -63,11 +63,14 @@ class Learner(ABC):
 
     def return_to_best(self) -> dict[str, float]:
         """Take back the round to keep, and give its scores; without a judge the last round stays."""
-        if self.best is None:
-            return {"rounds": self.rounds_done}
-        self.adapter.load_state_dict(self.best["adapter"])
-        self.labels = PseudoLabels.from_tensors(self.best["labels"])
-        scores: dict[str, float] = self.best["scores"]
+        if self.best is not None:
+            self.adapter.load_state_dict(self.best["adapter"])
+            self.labels = PseudoLabels.from_tensors(self.best["labels"])
+        return self.kept_scores()
+
+    def kept_scores(self) -> dict[str, float]:
+        """The judge's scores of the round to keep, and its number "rounds", which without a judge is all."""
+        scores: dict[str, float] = {"rounds": self.rounds_done} if self.best is None else self.best["scores"]
         return scores
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

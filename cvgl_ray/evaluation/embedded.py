@@ -9,7 +9,7 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Dataset
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.protocols import Direction
-from cvgl_ray.features.store import FeatureTable, select
+from cvgl_ray.features.table import FeatureTable, select
 from cvgl_ray.features.views import QUERY, REFERENCE, row_digests, unit_rows
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 
 
 def in_canonical_order(table: FeatureTable) -> FeatureTable:

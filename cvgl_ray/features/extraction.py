@@ -115,7 +115,7 @@ def rejected_images(
 ) -> list[dict[str, str]]:
     """One record per image that has no feature, also written to `path` (Parquet, with REJECTED's columns).
 
-    reasons: by digest. Raises InputError where they are more than the share `most` of all images.
+    reasons: by digest. Raises InputError where they are more than the fraction `most` of all images.
     """
     views = catalog.rows["view"].to_pylist()
     rejected = [

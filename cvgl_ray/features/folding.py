@@ -1,4 +1,4 @@
-"""Batch normalisation of a frozen model: a scale and a shift that the convolution before it does as well."""
+"""Fold each batch normalisation of a frozen model into the convolution before it, which is quicker."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Of the largest value of an output: rounding stays far below, a fold that changes the model far above.
+# Of an output's largest value: rounding stays far below it, a fold that changes the model far above.
 TOLERANCE = 1e-3
 
 

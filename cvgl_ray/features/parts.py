@@ -17,7 +17,7 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.storage.files import file_digest, write_atomically
 
 GROUP_BYTES = 2**20  # of a row group: what is read at least for one row
-WHOLE_SHARE = 0.5  # of a part's row groups: if more are wanted, the whole part is read and checked
+WHOLE_FRACTION = 0.5  # of a part's row groups: if more are wanted, the whole part is read and checked
 
 
 def write_part(
@@ -74,8 +74,9 @@ def read_rows(path: Path, name: str, rows: Sequence[int]) -> np.ndarray:
         ends = np.cumsum([part.metadata.row_group(group).num_rows for group in range(part.num_row_groups)])
     groups = np.searchsorted(ends, rows, side="right")
     wanted = np.unique(groups)
-    if len(wanted) > WHOLE_SHARE * len(ends):
-        return _array(_columns(path, [name], None), name)[rows]
+    if len(wanted) > WHOLE_FRACTION * len(ends):
+        array = _array(_columns(path, [name], None), name)
+        return array if list(rows) == list(range(len(array))) else array[list(rows)]
     starts = np.concatenate([[0], ends[:-1]])
     lengths = ends[wanted] - starts[wanted]
     offset = dict(zip(wanted.tolist(), (np.cumsum(lengths) - lengths - starts[wanted]).tolist(), strict=True))

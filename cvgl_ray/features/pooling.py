@@ -1,4 +1,4 @@
-"""Tokens or maps -> one vector an image, or one a ring around its centre."""
+"""Tokens or maps -> one vector per image, or one per ring around its centre."""
 
 from functools import cache
 
@@ -42,7 +42,7 @@ def pool(patches: torch.Tensor, prefix: torch.Tensor | None, kind: str, power: f
 
 @cache
 def ring_members(grid: tuple[int, int], radii: tuple[float, ...]) -> list[torch.Tensor]:
-    """Token indices of concentric rings of an [h, w] grid, row-major: one [n] int64 tensor a ring.
+    """Token indices of concentric rings of an [h, w] grid, row-major: one [n] int64 tensor per ring.
 
     radii: outer radii, rising, in half-sides of the grid (1 touches the sides, sqrt 2 the corners); a token
     belongs to the first ring that its centre lies in. A heading turns tokens within their ring, so pooling a

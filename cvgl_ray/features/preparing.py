@@ -33,7 +33,7 @@ class Preparing:
     def prepare(self, image: Image.Image, pretransform: Pretransform) -> np.ndarray:
         """Bring an RGB picture, once per central crop, to the model's input: [crops, 3, H, W] uint8."""
         project = self._projections[pretransform.projection].apply
-        return np.stack([np.asarray(project(central_crop(image, part))) for part in pretransform.crops])
+        return np.stack([np.asarray(project(central_crop(image, crop))) for crop in pretransform.crops])
 
     def sufficient_side(self, pretransform: Pretransform) -> int:
         """Px of a picture's shorter side beyond which a feature hardly changes.

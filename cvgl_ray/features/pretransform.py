@@ -1,7 +1,7 @@
 """What is done to an image of a view before the backbone: projection, central crops, headings, mirror images.
 
-A satellite tile and a drone picture share no heading and no footprint; averaging the feature over several
-of both makes it insensitive to either. Each variant costs one forward of the backbone.
+A satellite tile and a drone picture have neither heading nor footprint in common. The mean of the features
+of several headings and crops depends on neither. Each variant costs one forward of the backbone.
 
 A street panorama is a strip: its columns are azimuths, and turning it rolls it. A satellite tile unrolled
 about its centre is such a strip too.
@@ -29,7 +29,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Pretransform:
-    """Central crops (share of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not.
+    """Central crops (fraction of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not.
 
     projection: one of those that `projections` makes.
     """
@@ -41,7 +41,7 @@ class Pretransform:
 
     @property
     def forwards(self) -> int:
-        """Backbone forwards an image."""
+        """Backbone forwards per image."""
         return self.orientations * len(self.crops) * (2 if self.flip else 1)
 
 
@@ -61,7 +61,7 @@ def projections(
         timm.data.create_transform, interpolation=interpolation or data["interpolation"], normalize=False
     )
     if isinstance(image_size, tuple):
-        # A tile of twice the strip's height has a pixel of radius a row, so that unrolling skips none.
+        # A tile of twice the strip's height has one pixel of radius per row, so that unrolling skips none.
         square = make((3, 2 * image_size[0], 2 * image_size[0]), crop_pct=1.0, crop_mode="center")
         whole = make((3, *image_size), crop_pct=1.0, crop_mode="squash")
         return {
@@ -91,11 +91,11 @@ def unroll(tile: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     return strip[0].round().to(torch.uint8)
 
 
-def central_crop(image: Image.Image, share: float) -> Image.Image:
-    """The middle `share` of each side, in (0, 1], at least one pixel."""
-    if share == 1.0:
+def central_crop(image: Image.Image, fraction: float) -> Image.Image:
+    """The middle `fraction` of each side, in (0, 1], at least one pixel."""
+    if fraction == 1.0:
         return image
-    width, height = (max(1, round(side * share)) for side in image.size)
+    width, height = (max(1, round(side * fraction)) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
@@ -105,7 +105,7 @@ def orient(images: torch.Tensor, view: Pretransform) -> Iterator[torch.Tensor]:
 
     A plane picture is rotated. Two orientations are 0 and 90 degrees: with rings, half a turn adds little
     (experiments/LOG.md). Multiples of 90 degrees are exact; the others are resampled with reflected borders.
-    A strip is rolled in equal shares of its width: each heading puts the seam elsewhere.
+    A strip is rolled by equal parts of its width: each heading puts the seam elsewhere.
     """
     for mirrored in (images, images.flip(-1)) if view.flip else (images,):
         for turn in range(view.orientations):

@@ -16,10 +16,7 @@ import numpy as np
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.parts import read_digests, read_rows, write_part
-from cvgl_ray.features.table import FeatureTable as FeatureTable
-from cvgl_ray.features.table import check_same_dimension as check_same_dimension
-from cvgl_ray.features.table import read_table as read_table
-from cvgl_ray.features.table import select as select
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.storage.files import write_json
 
 MANIFEST_VERSION = 1  # raise it when the meaning of a recipe's words changes
@@ -45,8 +42,9 @@ class RowStore:
         self._known: dict[tuple[Path, int, int], list[str]] = {}  # digests of the parts that were looked at
 
     def open(self) -> None:
-        """Create the folder and its manifest."""
-        write_json(self.folder / "manifest.json", {"view": self.view, **self.recipe})
+        """Create the folder and its manifest, unless they are there."""
+        if not (self.folder / "manifest.json").exists():
+            write_json(self.folder / "manifest.json", {"view": self.view, **self.recipe})
 
     def digests(self) -> set[str]:
         """Digests of the images that already have a row."""
@@ -77,6 +75,7 @@ class RowStore:
             wanted.setdefault(path, []).append((position, row))
         found: np.ndarray | None = None
         for path, rows in wanted.items():
+            rows.sort(key=lambda pair: pair[1])  # in the file's order: where all are wanted, none is moved
             block = read_rows(path, name, [row for _, row in rows])
             if found is None:
                 found = np.empty((len(digests), *block.shape[1:]), block.dtype)

@@ -1,6 +1,7 @@
 """Raster files behind rasterio: open by path or URI, few at a time, and say in one sentence why not."""
 
 import atexit
+import io
 import threading
 import warnings
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import is_uri, resolve
 
 CACHE_MB = 256  # of decoded blocks in each process; GDAL's own default is a twentieth of the memory
+READ_BYTES = 65_536  # from a store at once: GDAL asks for a few bytes here and there, each a request
 HANDLES = 32  # open files per thread
 ENDS = {(".jpg", ".jpeg"): b"\xff\xd9", (".png",): b"IEND"}  # how complete files end
 TAIL_BYTES = 65_536  # some programs append to a picture
@@ -109,7 +111,7 @@ def _opener(store: str) -> Callable[..., Any]:
     filesystem, _ = resolve(store)
 
     def open_file(path: str, mode: str = "rb") -> Any:
-        return filesystem.open_input_file(path)
+        return io.BufferedReader(filesystem.open_input_file(path), READ_BYTES)
 
     return open_file
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window as PixelWindow
 
 from cvgl_ray.errors import InputError
@@ -13,7 +13,8 @@ from cvgl_ray.maps.files import DamagedError, FileStamp, check_complete, dataset
 from cvgl_ray.maps.grid import Grid, check_crs
 
 SAMPLE_PX = 512  # side of the picture that a stretch is measured on
-WHOLE_PX = 16_000_000  # px up to which a file without overviews is read whole for it
+STRIP_PX = 16_000_000  # px that are read at once, before they are reduced
+WHOLE_PX = 16_000_000  # px up to which a file, or its coarsest overview, is read whole for it
 
 
 class Block(NamedTuple):
@@ -45,28 +46,34 @@ class Raster:
         return 1 << 20  # any
 
     def read_block(self, column: int, row: int, width: int, height: int, step: int) -> Block:
-        """A block of px [row : row + height, column : column + width], reduced `step` times.
+        """A block of px [row : row + height, column : column + width], reduced `step` times to means.
 
-        A palette's colours are expanded. Overviews are used where the file has them.
+        step: a power of two; column and row are multiples of it. A palette's colours are expanded. Overviews
+        are used where the file has them, else the block is read strip by strip.
         Raises DamagedError if a part of the block cannot be decoded.
         """
-        window = PixelWindow(column, row, width, height)
-        shape = (-(-height // step), -(-width // step))
         with dataset(self.address, self.stamp) as source:
-            how = Resampling.nearest if self.palette or step == 1 else Resampling.average
-            values = source.read(
-                list(self.bands), window=window, out_shape=(len(self.bands), *shape), resampling=how
-            )
-            if self.bare:
-                valid = np.ones(shape, bool)
-            else:
-                valid = source.dataset_mask(window=window, out_shape=shape) > 0
-            if self.palette:
-                colours = _colours(source)[values[0]]
-                return Block(colours[:, :, :3].transpose(2, 0, 1), valid & (colours[:, :, 3] > 0))
+            overview = max(factor for factor in (1, *source.overviews(self.bands[0])) if step % factor == 0)
+            rows = _strip_rows(source.block_shapes[0][0] * overview, width, step, STRIP_PX * overview**2)
+            reduced = []
+            for top in range(row, row + height, rows):
+                window = PixelWindow(column, top, width, min(rows, row + height - top))
+                reduced.append(_reduced(*self._read_strip(source, window, overview), step // overview))
+        values, valid = zip(*reduced, strict=True)
+        return Block(np.concatenate(values, axis=1), np.concatenate(valid))
+
+    def _read_strip(self, source: Any, window: PixelWindow, overview: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values [1 or 3, h, w] and valid [h, w] of a window, from one of the file's overviews (1: none)."""
+        shape = (-(-window.height // overview), -(-window.width // overview))
+        values = source.read(list(self.bands), window=window, out_shape=(len(self.bands), *shape))
+        mask = None if self.bare else source.dataset_mask(window=window, out_shape=shape)
+        valid = np.ones(shape, bool) if mask is None else mask > 0
+        if self.palette:
+            colours = _colours(source)[values[0]]
+            return colours[:, :, :3].transpose(2, 0, 1), valid & (colours[:, :, 3] > 0)
         if values.dtype.kind == "f":
             valid &= np.isfinite(values).all(axis=0)
-        return Block(values, valid)
+        return values, valid
 
     def check(self) -> None:
         """Raise InputError if the file is gone, out of reach or another one by now: that is no damage."""
@@ -76,9 +83,10 @@ class Raster:
     def sample(self) -> np.ndarray:
         """Valid values from all over the file, [1 or 3, N]: an overview's, or those of 64 small windows."""
         width, height = self.grid.width, self.grid.height
-        step = max(1, max(width, height) // SAMPLE_PX)
+        step = 1 << max(0, (max(width, height) // SAMPLE_PX).bit_length() - 1)
         with dataset(self.address, self.stamp) as source:
-            cheap = bool(source.overviews(self.bands[0])) or width * height <= WHOLE_PX
+            coarsest = max((1, *source.overviews(self.bands[0])))
+            cheap = width * height <= WHOLE_PX * coarsest**2
         found = self._samples([(0, 0, width, height, step)]) if cheap else []
         if not found:
             w, h = min(width, SAMPLE_PX // 8), min(height, SAMPLE_PX // 8)
@@ -129,6 +137,39 @@ def of_dataset(source: Any, address: str, known: FileStamp, grid: Grid) -> Raste
     bare = all(flags == [MaskFlags.all_valid] for flags in source.mask_flag_enums)
     dtype = "uint8" if palette else source.dtypes[bands[0] - 1]
     return Raster(address, known, grid, dtype, bands, palette, bare and not palette)
+
+
+def _strip_rows(block_rows: int, width: int, step: int, strip_px: int) -> int:
+    """Rows to read at once: about `strip_px` px, in whole steps and, where that fits, in whole blocks."""
+    unit = -(-block_rows // step) * step
+    if unit * width > 4 * strip_px:
+        unit = step
+    return max(1, strip_px // (width * unit)) * unit
+
+
+def _reduced(values: np.ndarray, valid: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the valid values [B, h, w] in squares of `factor` px, of the same type; valid where half are.
+
+    Several times as quick as GDAL's "average" on files without overviews.
+    """
+    if factor == 1:
+        return values, valid
+    bands, height, width = values.shape
+    h, w = -(-height // factor), -(-width // factor)
+    if (h * factor, w * factor) != (height, width):
+        padding = ((0, h * factor - height), (0, w * factor - width))
+        values, valid = np.pad(values, ((0, 0), *padding)), np.pad(valid, padding)
+    if not valid.all():
+        values = np.where(valid, values, values.dtype.type(0))
+    # Rows first, and as whole rows: the order in which they lie in memory.
+    total = values.reshape(bands, h, factor, w * factor).sum(axis=2, dtype=np.float32)
+    total = total.reshape(bands, h, w, factor).sum(axis=3)
+    count = np.add.reduce(valid.reshape(h, factor, w * factor), axis=1, dtype=np.float32)
+    count = count.reshape(h, w, factor).sum(axis=2)
+    means = total / np.maximum(count, 1)
+    if values.dtype.kind != "f":
+        means = np.rint(means)
+    return means.astype(values.dtype), count * 2 >= factor**2
 
 
 def _grid(source: Any, crs: str, address: str) -> Grid | None:

@@ -9,7 +9,7 @@ import torch
 
 from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.embedding import embed
-from cvgl_ray.features.store import FeatureTable, select
+from cvgl_ray.features.table import FeatureTable, select
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.reports.pictures import load_tiles
 

@@ -86,6 +86,8 @@ def _split(uri: str) -> SplitResult | None:
 
 
 def _absolute(path: str) -> str:
+    if path.startswith("/") and "//" not in path and "/." not in path and not path.endswith("/"):
+        return path  # as most are, of many
     return os.path.abspath(os.path.expanduser(path))
 
 

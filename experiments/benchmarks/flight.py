@@ -1,7 +1,7 @@
 """A flight over a map: frozen, adapted, fitted; errors in metres, confidence, and seconds by part.
 
 python experiments/benchmarks/flight.py MAP PHOTOS TRUTH --backbone mobilenetv2_100 --checkpoint FILE
-    [--elsewhere FOLDER] [--limit N] [--side-px 192] [--rounds 1] [--threads 2]
+    [--elsewhere FOLDER] [--limit N] [--side-px 224] [--rounds 1] [--threads 2]
 
 TRUTH: image_id, latitude, longitude; it is read after everything else. --elsewhere: photos that lie nowhere
 on the map and are localised among the flight's own. The frozen model is timm's, with its own mean and
@@ -160,8 +160,8 @@ def load(map_path: str, paths: list[Path], strangers: list[Path], side_px: int, 
     return Data(geomap, scales, levels, photos, pictures, ids, np.array([name != "" for name in ids]))
 
 
-def search_all(data: Data, rounds: int) -> dict[str, Adapted]:
-    """Frozen and adapted; the adapted search does the frozen one again, which is not timed twice."""
+def search_all(data: Data, rounds: int) -> Adapted:
+    """The frozen search, and after each round of learning another."""
 
     def search(adapter: CellAdapter) -> list[Peaks]:
         with timed("search"):
@@ -169,13 +169,7 @@ def search_all(data: Data, rounds: int) -> dict[str, Adapted]:
 
     pairs = functools.partial(flight.shard_pairs, data.photos, data.levels, data.scales)
     samples = flight.cell_samples(data.photos, data.levels)
-    run = functools.partial(adapt, search, pairs, samples, data.scales, len(HEADINGS))
-    results = {"frozen": run(rounds=0)}
-    if rounds:
-        before = seconds["search"]
-        results["adapted"] = run(rounds=rounds)
-        seconds["search"] -= before
-    return results
+    return adapt(search, pairs, samples, data.scales, rounds=rounds)
 
 
 def fitted(data: Data, result: Adapted, forward: Forward) -> list[Place]:
@@ -193,7 +187,7 @@ def fitted(data: Data, result: Adapted, forward: Forward) -> list[Place]:
                 STRIDE,
                 result.adapter.attenuation,
             )
-            for number in own
+            for number in own.tolist()
         ]
 
 
@@ -207,7 +201,7 @@ def fitted(data: Data, result: Adapted, forward: Forward) -> list[Place]:
 @click.option("--std", default=0.0)
 @click.option("--elsewhere", type=Path)
 @click.option("--limit", default=0, help="photos, evenly taken; 0: all")
-@click.option("--side-px", default=192)
+@click.option("--side-px", default=224)
 @click.option("--rounds", default=1)
 @click.option("--threads", default=2)
 @click.option("--save", type=Path, help="a file for what was found, to look at it again")
@@ -219,29 +213,31 @@ def main(map_path: str, photo_folder: Path, truth: Path, **options: Any) -> None
     paths = sorted(photo_folder.glob("*.jpg"))
     if options["limit"]:
         paths = paths[:: max(1, len(paths) // options["limit"])]
-    elsewhere = sorted(options["elsewhere"].rglob("*.jp*g")) if options["elsewhere"] else []
+    others = options["elsewhere"].rglob("*") if options["elsewhere"] else []
+    elsewhere = sorted(path for path in others if path.is_file())
     strangers = elsewhere[:: max(1, len(elsewhere) // len(paths))][: len(paths)]
     data = load(map_path, paths, strangers, options["side_px"], forward)
-    results = search_all(data, options["rounds"])
+    result = search_all(data, options["rounds"])
     print("photos within 5, 10, 25, 50, 100 m in percent | median in m | found in percent")
-    for title, result in results.items():
-        peaks, sure = result.found.peaks, result.found.confidence.numpy()
+    for number, found in enumerate(result.rounds):
+        peaks, sure = found.peaks, found.confidence.numpy()
         middles = list(zip(peaks.east[:, 0].tolist(), peaks.north[:, 0].tolist(), strict=True))
+        title = f"adapted, round {number}" if number else "frozen"
         line(title, errors(middles, data.ids, truth, data.geomap), sure, data.own)
         scales = np.bincount(peaks.scale[data.own, 0], minlength=len(data.scales))
-        print("  ", result.history[-1], "photos by scale", scales)
-    places = fitted(data, list(results.values())[-1], forward)
+        print(f"   lead {found.lead.mean():.3f}, by chance {found.chance:.3f}; photos by scale {scales}")
+    places = fitted(data, result, forward)
     error = errors([place.middle for place in places], data.ids[: len(places)], truth, data.geomap)
     sure = np.array([place.confidence for place in places])
     line("fitted", error, sure, np.ones(len(places), bool))
-    said, found = np.array([place.error_m for place in places]), sure >= FOUND
-    held = 100 * (error <= said)[found].mean()
+    said, kept = np.array([place.error_m for place in places]), sure >= FOUND
+    held = 100 * (error <= said)[kept].mean()
     print(f"error_m: median {np.median(said):.1f}; {held:.0f} % of the found lie within it")
     for i in error.argsort()[::-1][:6]:
         print(f"  {data.ids[i]}: {error[i]:.1f} m, error_m {said[i]:.1f}, confidence {sure[i]:.2f}")
     print("seconds per photo:", {part: round(took / len(data.own), 3) for part, took in seconds.items()})
     if options["save"]:
-        torch.save((data.scales, results, places, error, data.own), options["save"])
+        torch.save((data.scales, result, places, error, data.own), options["save"])
 
 
 if __name__ == "__main__":

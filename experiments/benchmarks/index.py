@@ -19,7 +19,7 @@ import torch
 from side_by_side import Race, line, race
 from worlds import place_of, two_tables
 
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.features.views import unit_rows
 from cvgl_ray.search.approximate import build_index, search
 from cvgl_ray.search.ranks import top_k

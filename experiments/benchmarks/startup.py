@@ -51,7 +51,7 @@ def measure_training(workers: int) -> dict[str, float]:
     from cvgl_ray.config import load_config
     from cvgl_ray.distributed import session
     from cvgl_ray.distributed.train import train
-    from cvgl_ray.features.store import FeatureTable
+    from cvgl_ray.features.table import FeatureTable
     from cvgl_ray.storage.run_folder import RunFolder
 
     config = load_config(None, (f"run.workers={workers}", f"mstep.rounds={ROUNDS}"))

@@ -20,7 +20,7 @@ from cvgl_ray.em.adapter import ViewCentred
 from cvgl_ray.em.embedding import embed
 from cvgl_ray.em.fit import fit
 from cvgl_ray.evaluation.metrics import retrieval_metrics
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 PAPER = Path(__file__).parents[1] / "thumbs_paper.toml"

@@ -9,7 +9,7 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.config import load_config
 from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
-from cvgl_ray.features.store import FeatureTable, read_table
+from cvgl_ray.features.table import FeatureTable, read_table
 from cvgl_ray.storage.filesystem import read_bytes
 from cvgl_ray.synthetic import write_world
 from cvgl_ray.synthetic.untrained import UNTRAINED

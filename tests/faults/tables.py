@@ -14,7 +14,7 @@ from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.loop import Round
 from cvgl_ray.features.canonical import in_canonical_order
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.storage.checkpoints import last_state
 from cvgl_ray.storage.run_folder import RunFolder
 

@@ -25,7 +25,7 @@ from cvgl_ray.config import Config, load_config
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.pixels import BrokenImageError, decode
-from cvgl_ray.features.store import read_table
+from cvgl_ray.features.table import read_table
 from cvgl_ray.features.weights import build_model
 from cvgl_ray.storage import run_record
 

@@ -18,7 +18,7 @@ from cvgl_ray.distributed.localize import localize
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.canonical import in_canonical_order
-from cvgl_ray.features.store import select
+from cvgl_ray.features.table import select
 from cvgl_ray.reports.legend import MEANING
 from cvgl_ray.reports.projector import SIDE_PX
 from cvgl_ray.stages import evaluate_stage, extract_stage, train_stage
@@ -186,6 +186,10 @@ def test_localize_names_the_place_and_its_coordinates(run: Path, places: Path, t
     assert (best["latitude"], best["longitude"]) == (5.0, -5.0)
     similarities = [reference["similarity"] for reference in found[0]["references"]]
     assert similarities == sorted(similarities, reverse=True)
+    assert localize(bundle, str(gallery), [places / "test/query_drone/0005/image-1.png", query], 3) == found
+    (gallery / "0005/image-0.png").unlink()
+    assert localize(bundle, str(gallery), [query], 1)[0]["references"][0]["image_id"] != "0005/image-0.png"
+    shutil.copy(query, gallery / "0005/image-0.png")
     with pytest.raises(InputError, match="--top 99 was asked of a gallery of 12 references; give 1 to 12"):
         localize(bundle, str(gallery), [query], 99)
     with pytest.raises(InputError, match=r"--query none\.png: there is no such file"):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from cvgl_ray.alignment import flight, map_cells, photo_adapter, photo_search
+from cvgl_ray.alignment.adaptation import adapt
 from cvgl_ray.alignment.ground_fit import refine
 from cvgl_ray.alignment.plane import apply, fit, similarity
 from cvgl_ray.alignment.scales import photo_sides, plan_scales, resolutions
@@ -122,6 +123,20 @@ def test_shards_give_what_the_whole_map_gives(
         torch.testing.assert_close(one.score, other.score, atol=1e-4, rtol=0)
         torch.testing.assert_close(one.east[:, 0], other.east[:, 0])
         torch.testing.assert_close(one.north[:, 0], other.north[:, 0])
+
+
+def test_a_flight_of_another_sensor_teaches_and_is_found(ground: Ground, levels: flight.Levels) -> None:
+    """Photos with two colours exchanged and one reversed: frozen cells agree less, taught ones again."""
+    own = cells_of([255 - ground.photo(pose.matrix)[..., [1, 0, 2]] // 2 for pose in TRUE] * 2)
+    samples = flight.cell_samples(own, levels)
+    adapted = adapt(
+        lambda adapter: flight.shard_peaks(own, levels, SCALES, adapter),
+        lambda adapter, found: flight.shard_pairs(own, levels, SCALES, adapter, found),
+        samples,
+        SCALES,
+    )
+    assert len(adapted.rounds) >= 1
+    assert adapted.found.lead.mean() >= adapted.rounds[0].lead.mean()
 
 
 def test_refinement_follows_a_tilted_camera_to_metres(ground: Ground) -> None:

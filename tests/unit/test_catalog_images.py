@@ -24,6 +24,7 @@ def write(path, content=b"x"):
 def test_what_pillow_reads_is_listed_and_the_rest_is_named(tmp_path, monkeypatch, caplog, heif):
     monkeypatch.setattr(images, "find_spec", lambda _: heif or None)
     images.formats.cache_clear()
+    images._suffixes.cache_clear()
     for number, suffix in enumerate(
         ("jpg", "JPEG", "png", "tif", "TIFF", "webp", "bmp", "mpo", "jp2", "avif")
     ):
@@ -33,6 +34,7 @@ def test_what_pillow_reads_is_listed_and_the_rest_is_named(tmp_path, monkeypatch
     with caplog.at_level(logging.WARNING):
         found = folders.list_view(str(tmp_path), "drone", "train", "")
     images.formats.cache_clear()
+    images._suffixes.cache_clear()
     assert len(found) == 10 + 2 * heif
     [line] = caplog.messages
     expected = "1 .txt, 1 without suffix" if heif else "2 .heic, 1 .txt, 1 without suffix"

@@ -8,7 +8,7 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import queries_trained_on
 from cvgl_ray.evaluation.metrics import geodesic_error_m
 from cvgl_ray.evaluation.protocols import Direction, Retrieved, directions, evaluate_direction, examples
-from cvgl_ray.features.store import FeatureTable
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.features.views import row_digests
 
 

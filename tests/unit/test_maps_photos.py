@@ -94,6 +94,15 @@ def test_nuls_zero_positions_and_impossible_dates_are_no_facts() -> None:
     assert "no fix" in info.notes[0]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_photos_of_other_kinds_tell_their_exif(kind: str) -> None:
+    file = BytesIO()
+    Image.new("RGB", (80, 60)).save(file, kind, exif=exif_bytes(INFO))
+    info = read_info(file.getvalue())
+    assert (info.make, info.width_px, info.time) == ("DJI", 80, INFO.time)
+    assert info.latitude == pytest.approx(INFO.latitude, abs=3e-7)
+
+
 def test_the_orientation_exchanges_width_and_height() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

@@ -1,0 +1,87 @@
+"""The rooms of the house: who may import whom. It is read from the imports, and nothing is imported."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "cvgl_ray"
+# From the ground up: a room imports only rooms named before it, and itself.
+ROOMS = (
+    "errors",
+    "config",
+    "logs",
+    "progress",
+    "storage",
+    "catalog",
+    "maps",
+    "synthetic",
+    "features",
+    "search",
+    "em",
+    "alignment",
+    "bundle",
+    "evaluation",
+    "model",
+    "tuning",
+    "reports",
+    "distributed",
+    "stages",
+    "cli",
+)
+LABELS = {"Labels", "load_labels"}
+# Besides evaluation: where labels are read from disk, and the stages that hand them to evaluation.
+READ_LABELS = {"catalog", "evaluation", "reports", "stages"}
+FILES_THAT_READ_LABELS = {"distributed/data.py", "distributed/evaluate.py", "distributed/sweep.py"}
+
+
+def files() -> Iterator[tuple[str, str, ast.Module]]:
+    """Of each module: its path below the package, its room, what it says."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name not in ("__init__.py", "__main__.py"):  # the top re-exports, and starts the command line
+            yield name, name.split("/")[0].removesuffix(".py"), ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Names of the modules that it imports, at its top or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_room_stands_in_the_plan():
+    assert {room for _, room, _ in files()} <= set(ROOMS)
+
+
+def test_no_room_imports_a_higher_one():
+    wrong = [
+        f"{name} imports {module}"
+        for name, room, tree in files()
+        for module in imported(tree)
+        if module.startswith("cvgl_ray.") and (other := module.split(".")[1]) in ROOMS
+        if ROOMS.index(other) > ROOMS.index(room)
+    ]
+    assert not wrong
+
+
+def test_ray_is_imported_in_one_room():
+    wrong = [
+        f"{name} imports {module}"
+        for name, room, tree in files()
+        for module in imported(tree)
+        if module.split(".")[0] == "ray" and room != "distributed"
+    ]
+    assert not wrong
+
+
+def test_labels_are_known_where_figures_are_made_and_nowhere_else():
+    wrong = [
+        name
+        for name, room, tree in files()
+        if room not in READ_LABELS and name not in FILES_THAT_READ_LABELS
+        if any(module.split(".")[-1] in LABELS for module in imported(tree))
+    ]
+    assert not wrong
