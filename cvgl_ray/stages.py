@@ -23,6 +23,7 @@ from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_recipes
 from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.localization.run import Answer, Request, localize_map
 from cvgl_ray.reports.pictures import round_sheets
 from cvgl_ray.reports.projector import project_pairs
 from cvgl_ray.reports.shown import shown
@@ -129,6 +130,11 @@ def evaluate_stage(
             session.connect(address)
         report = write_metrics(config, data, bundle, results)
     return report, str(output) if own else f"{output}/evaluation"
+
+
+def localize_map_stage(config: Config, request: Request, output: Path | str, address: str = "") -> Answer:
+    """Place photos on a map, see `localization.run.localize_map`."""
+    return localize_map(config, request, output)
 
 
 def quickstart_stage(output: Path, seed: int = 0, address: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from cvgl_ray.alignment import confidence
 from cvgl_ray.alignment.map_cells import MapCells
 from cvgl_ray.alignment.photo_adapter import CellAdapter, cells_of_map, cells_of_photo, taught, with_principal
-from cvgl_ray.alignment.photo_search import PEAKS, Peaks, merged, search
+from cvgl_ray.alignment.photo_search import PEAKS, Near, Peaks, merged, search
 from cvgl_ray.alignment.scales import Scale
 from cvgl_ray.alignment.turned import PhotoCells
 from cvgl_ray.maps.frame import Window
@@ -43,10 +43,19 @@ def mean_name(kind: str, size: float) -> str:
 
 
 def shard_peaks(
-    photos: Photos, levels: Levels, scales: Sequence[Scale], adapter: CellAdapter, core: Window | None = None
+    photos: Photos,
+    levels: Levels,
+    scales: Sequence[Scale],
+    adapter: CellAdapter,
+    core: Window | None = None,
+    near: Near | None = None,
+    most: int = 0,
 ) -> list[Peaks]:
-    """The peaks of all photos on one shard, by scale; only photos whose middle lies in `core` count."""
-    most = full_cells(photos)
+    """The peaks of all photos on one shard, by scale; only photos whose middle lies in `core` count.
+
+    near: see photo_search.search; most: `full_cells` of the flight where these are some of its photos.
+    """
+    most = most or full_cells(photos)
     prepared: dict[int, list[PhotoCells]] = {}
     maps: dict[float, MapCells] = {}
     found = []
@@ -55,13 +64,13 @@ def shard_peaks(
             prepared[side] = [adapter.of_photo(photo, mean_name("photo", side)) for photo in photos[side]]
         if resolution not in maps:
             maps[resolution] = adapter.of_map(levels[resolution], mean_name("map", resolution))
-        found.append(search(prepared[side], maps[resolution], number, core, most))
+        found.append(search(prepared[side], maps[resolution], number, core, most, near))
     return found
 
 
 def full_cells(photos: Photos) -> int:
     """Cells that a photo of the flight has at its largest size: the median over photos."""
-    return int(torch.tensor([int(photo.masks[0].sum()) for photo in photos[max(photos)]]).median())
+    return int(torch.tensor([int(photo.masks.sum((1, 2)).max()) for photo in photos[max(photos)]]).median())
 
 
 def decide(by_scale: Sequence[Peaks], scales: Sequence[Scale]) -> Found:

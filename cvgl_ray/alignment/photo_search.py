@@ -33,14 +33,32 @@ class Peaks(NamedTuple):
     scale: torch.Tensor
 
 
+class Near(NamedTuple):
+    """Where N photos may lie: their middles within radius_m of points [N] in metres; NaN: anywhere."""
+
+    east: torch.Tensor
+    north: torch.Tensor
+    radius_m: float
+
+    def of(self, rows: Sequence[int] | slice) -> "Near":
+        """Of some photos."""
+        return Near(self.east[rows], self.north[rows], self.radius_m)
+
+
 def search(
-    photos: Sequence[PhotoCells], level: MapCells, scale: int, core: Window | None = None, most: int = 0
+    photos: Sequence[PhotoCells],
+    level: MapCells,
+    scale: int,
+    core: Window | None = None,
+    most: int = 0,
+    near: Near | None = None,
 ) -> Peaks:
     """The peaks of photos at one scale on one rectangle of a map's cells.
 
     photos, level: prepared cells of this scale (see photo_adapter): unit length, zero where not valid.
     core: only poses with the photo's middle in it count; so shards of a map that overlap by a photo's radius
     give together what the whole map gives. most: cells that a photo has at its largest scale; 0: at this one.
+    near: where each photo may lie; None: anywhere.
     """
     # Photos of an odd and of an even number of cells differ by half a cell in their middle.
     order = sorted(range(len(photos)), key=lambda number: photos[number].masks.shape[-1] % 2)
@@ -51,13 +69,23 @@ def search(
         for group in (order[:even], order[even:])
         for start in range(0, len(group), per_call)
     ]
-    parts = [_search([photos[n] for n in group], level, scale, core, most) for group in groups]
+    parts = [
+        _search(
+            [photos[n] for n in group], level, scale, core, most, near.of(group) if near is not None else None
+        )
+        for group in groups
+    ]
     back = torch.argsort(torch.tensor(order))
     return Peaks(*(torch.cat(columns)[back] for columns in zip(*parts, strict=True)))
 
 
 def _search(
-    photos: Sequence[PhotoCells], level: MapCells, scale: int, core: Window | None, most: int
+    photos: Sequence[PhotoCells],
+    level: MapCells,
+    scale: int,
+    core: Window | None,
+    most: int,
+    near: Near | None,
 ) -> Peaks:
     kernels, masks, middle = _stacked(photos)
     headings = len(photos[0].masks)
@@ -79,13 +107,17 @@ def _search(
     north = level.north - rows.double() * level.metres_per_cell
     east = level.west + columns.double() * level.metres_per_cell
     best, heading = score.max(dim=1)
+    inside = torch.ones(best.shape, dtype=torch.bool)
     if core is not None:
         # Middles lie on corners of cells, and cores' edges too: rounding must not put one in two, or in none.
         by_row = (north > core.south + ROUNDING_M) & (north <= core.north + ROUNDING_M)
         by_column = (east >= core.west - ROUNDING_M) & (east < core.east - ROUNDING_M)
-        inside = by_row[:, None] & by_column[None]
-    else:
-        inside = torch.ones(best.shape[1:], dtype=torch.bool)
+        inside &= by_row[:, None] & by_column[None]
+    if near is not None:
+        away = torch.hypot(
+            east[None, None] - near.east[:, None, None], north[None, :, None] - near.north[:, None, None]
+        )
+        best = torch.where(away > near.radius_m, -torch.inf, best)  # NaN is not further
     return _peaks(best, heading, inside, east, north, scale, max(1, round(float(count.max()) ** 0.5 / 4)))
 
 

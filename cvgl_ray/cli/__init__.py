@@ -8,9 +8,10 @@ import sys
 import click
 
 from cvgl_ray import logs
+from cvgl_ray.cli.localize import localize
 from cvgl_ray.cli.runs import evaluate, extract, quickstart, train, tune
 from cvgl_ray.cli.synth import synth
-from cvgl_ray.cli.tools import configuration, localize
+from cvgl_ray.cli.tools import configuration
 from cvgl_ray.errors import GaveUpError, InputError, root_cause
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.

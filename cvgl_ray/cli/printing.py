@@ -2,12 +2,15 @@
 
 import os
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cvgl_ray.config import Config, Dataset
 from cvgl_ray.distributed.address import LOCAL
+
+if TYPE_CHECKING:
+    from cvgl_ray.localization.run import Answer
 
 
 def report(metrics: dict[str, Any], folder: str) -> None:
@@ -20,6 +23,29 @@ def report(metrics: dict[str, Any], folder: str) -> None:
         click.echo("the data set has no labels, so there is no recall to report")
     click.echo(score_line(metrics["selection"]))
     click.echo(f"metrics: {folder}/metrics.json")
+
+
+def flight(answer: "Answer", folder: str) -> None:
+    """What a localisation on a map found, and where its files lie."""
+    from cvgl_ray.reports.flight_page import summarise
+
+    counts = summarise(answer.rows)
+    median = "" if counts["error_m"] is None else f", expected error {counts['error_m']:.1f} m in the median"
+    click.echo(f"{counts['found']} of {counts['photos']} photos found{median}")
+    lost = [row for row in answer.rows if not row.found]
+    for row in lost[:5]:
+        click.echo(f"  not found: {row.image_id}: {row.reason} (confidence {row.confidence or 0:.2f})")
+    if len(lost) > 5:
+        click.echo(f"  and {len(lost) - 5} more")
+    if answer.metrics is not None:
+        within = ", ".join(f"{share:.1f} % within {m} m" for m, share in answer.metrics["within"].items())
+        middle = answer.metrics["median_m"]
+        median = "infinite" if middle is None else f"{middle:.1f} m"
+        click.echo(f"truth:   {within}; median {median} ({folder}/metrics.json)")
+    click.echo(f"places:  {folder}/locations.csv, {folder}/locations.geojson")
+    click.echo(f"bundle:  {folder}/bundle, for the next flight over this map")
+    click.echo(f"logs:    tensorboard --logdir {shlex.quote(folder)}")
+    click.echo(f"report:  {folder}/report.html")
 
 
 def bundle(config: Config, output: str) -> None:

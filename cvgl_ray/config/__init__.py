@@ -7,6 +7,7 @@ defaults are the recommended values: a data set's root and a backbone's name are
 from cvgl_ray.config.backbone import Backbone, Pretransform, Pretransforms
 from cvgl_ray.config.data import Dataset, Features
 from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
+from cvgl_ray.config.localization import CellLayer, Cells, Prior
 from cvgl_ray.config.reading import load_config, read_tree, validated
 from cvgl_ray.config.run import Retrieval, Run
 from cvgl_ray.config.section import Count, CountOrZero, Fraction, NotNegative, Positive, Section, Seed
@@ -15,6 +16,8 @@ from cvgl_ray.config.whole import Config
 __all__ = [
     "Adapter",
     "Backbone",
+    "CellLayer",
+    "Cells",
     "Config",
     "Count",
     "CountOrZero",
@@ -28,6 +31,7 @@ __all__ = [
     "Positive",
     "Pretransform",
     "Pretransforms",
+    "Prior",
     "Retrieval",
     "Run",
     "Section",

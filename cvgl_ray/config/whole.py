@@ -7,6 +7,7 @@ from pydantic import model_validator
 from cvgl_ray.config.backbone import Backbone, Pretransforms
 from cvgl_ray.config.data import Dataset, Features
 from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
+from cvgl_ray.config.localization import Cells, Prior
 from cvgl_ray.config.run import Retrieval, Run
 from cvgl_ray.config.section import Section
 
@@ -34,6 +35,8 @@ class Config(Section):
     mstep: MStep = MStep()
     loss: Loss = Loss()
     retrieval: Retrieval = Retrieval()
+    cells: Cells = Cells()
+    prior: Prior = Prior()
     run: Run = Run()
 
     @model_validator(mode="before")

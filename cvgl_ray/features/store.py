@@ -68,10 +68,7 @@ class RowStore:
         places = self._places()
         lacking = [digest for digest in digests if digest not in places]
         if lacking or not digests:
-            raise InputError(
-                f"{self.folder} holds no row of {len(lacking)} of {len(digests)} images; "
-                "run `cvgl-ray extract` first"
-            )
+            raise self._lacking(len(lacking), len(digests))
         wanted: dict[Path, list[tuple[int, int]]] = {}  # by part: where a row goes, and where it lies
         for position, digest in enumerate(digests):
             path, row = places[digest]
@@ -85,6 +82,19 @@ class RowStore:
             found[[position for position, _ in rows]] = block
         assert found is not None
         return found
+
+    def read_each(self, digests: Sequence[str], name: str) -> list[np.ndarray]:
+        """As `read`, for arrays whose shape differs from image to image: one array per image."""
+        places = self._places()
+        lacking = [digest for digest in digests if digest not in places]
+        if lacking:
+            raise self._lacking(len(lacking), len(digests))
+        return [read_rows(path, name, [row])[0] for path, row in (places[digest] for digest in digests)]
+
+    def _lacking(self, count: int, asked: int) -> InputError:
+        return InputError(
+            f"{self.folder} holds no row of {count} of {asked} images; run `cvgl-ray extract` first"
+        )
 
     def _places(self) -> dict[str, tuple[Path, int]]:
         """By digest, the part and the row in it; two runs with one cache may both have extracted an image."""

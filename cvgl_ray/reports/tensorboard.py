@@ -1,7 +1,7 @@
 """What a run's TensorBoard shows besides scalars: histograms, pictures, the projector, the figures."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cvgl_ray.config import Config
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.reports.legend import MEANING
+from cvgl_ray.reports.location import Location
 from cvgl_ray.reports.projector import Projection
 from cvgl_ray.reports.tables import markdown_table
 
@@ -73,6 +74,31 @@ def write_evaluation(folder: str, report: dict[str, Any], rounds: int, sheets: d
             writer.add_text("results", markdown_table(report), rounds)
         for direction, sheet in sheets.items():
             writer.add_image(f"retrieval/{direction}", sheet, rounds, dataformats="HWC")
+
+
+def write_flight(
+    folder: str,
+    history: Sequence[Mapping[str, float]],
+    rows: Sequence[Location],
+    metrics: Mapping[str, Any] | None,
+    config: Config,
+) -> None:
+    """Write a localisation's rounds (frozen first), its confidences and, with a truth, its figures."""
+    last = len(history) - 1
+    with SummaryWriter(folder) as writer:
+        for number, round_ in enumerate(history):
+            for name, value in round_.items():
+                writer.add_scalar(f"flight/{name}", value, number)
+        writer.add_scalar("flight/found", sum(row.found for row in rows), last)
+        confidences = np.array([row.confidence or 0.0 for row in rows])
+        writer.add_histogram("flight/confidence", confidences, last)
+        errors = np.array([row.error_m for row in rows if row.found and row.error_m is not None])
+        if len(errors):
+            writer.add_histogram("flight/error_m", errors, last)
+        if metrics is not None:
+            for limit, percent in metrics["within"].items():
+                writer.add_scalar(f"within_m/{limit}", percent, last)
+        writer.add_text("configuration", configuration_table(config), 0)
 
 
 def configuration_table(config: Config) -> str:

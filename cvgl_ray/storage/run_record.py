@@ -20,12 +20,14 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.storage.files import write_json
 
 RUN_FILE = "run.json"
+_OF_MAPS = ("cells", "prior")
 # What each command reads. An extraction reads more than it claims: features of any recipe lie side by side.
 _READ = {
     "extract": ("dataset", "backbone", "pretransform", "features", "run"),
     "evaluate": ("dataset", "backbone", "pretransform", "features", "retrieval", "run"),
-    "train": tuple(Config.model_fields),
-    "tune": tuple(Config.model_fields),
+    "train": tuple(name for name in Config.model_fields if name not in _OF_MAPS),
+    "tune": tuple(name for name in Config.model_fields if name not in _OF_MAPS),
+    "localize": ("backbone", *_OF_MAPS, "run"),
 }
 _CLAIMED = _READ | {"extract": ("dataset",)}
 # What may differ between two runs into one folder: resources and places, nothing that changes the result.
@@ -47,7 +49,7 @@ def stage_of(output: Path) -> str:
 def check_claim(output: Path, stage: str, config: Config, more: Mapping[str, Any] | None = None) -> None:
     """Raise InputError where the folder holds a run of another command or configuration.
 
-    stage: "extract", "train", "tune" or "evaluate"; more: what else makes two runs different (JSON values).
+    stage: a command of `_READ`; more: what else makes two runs different (JSON values).
     """
     if not (output / RUN_FILE).exists():
         return

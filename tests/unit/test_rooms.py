@@ -24,6 +24,7 @@ ROOMS = (
     "model",
     "tuning",
     "reports",
+    "localization",
     "distributed",
     "stages",
     "cli",

@@ -1,0 +1,132 @@
+"""The command that localises: photos on a map, or single images among a gallery's references."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cvgl_ray.cli import options, printing
+from cvgl_ray.config import read_tree
+from cvgl_ray.errors import InputError
+
+OF_MAP = ("output", "config_path", "no_adapt", "truth", "cache", "crs", "write")
+OF_GALLERY = ("top", "as_json")
+SEVERAL = ("--map", "--query")
+
+
+class _Several(click.Command):
+    """Lets `--map` and `--query` take several values, as a shell's `*.jpg` gives them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_repeated(args)))
+
+
+def _repeated(args: list[str]) -> Iterator[str]:
+    """The arguments with the option named before each of its values."""
+    option = ""
+    for number, word in enumerate(args):
+        if word.startswith("--"):
+            option = word if word in SEVERAL else ""
+        elif option and args[number - 1] != option:
+            yield option
+        yield word
+
+
+@click.command(cls=_Several)
+@click.option("--map", "maps", multiple=True, help="A GeoTIFF, tiles, or an image with corners; several.")
+@click.option("--query", "queries", multiple=True, required=True, help="Photos: files or folders; several.")
+@click.option("--output", type=str, default=None, help="With --map: folder of the run, or a URI.")
+@click.option("--bundle", type=options.FOLDER, help="What `train`, or a flight over this map, left.")
+@options.config_file
+@options.overrides
+@click.option("--no-adapt", is_flag=True, help="With --map: the frozen model, not adapted to the flight.")
+@click.option("--truth", default="", help="With --map: a CSV of true places, or exif.")
+@click.option("--cache", default="", help="With --map: folder of cells; default: OUTPUT/cells.")
+@click.option("--crs", default="", help="With --map: of files that name none, such as EPSG:32632.")
+@click.option("--write", multiple=True, help="With --map: world, geotiff or gcp files of located photos.")
+@click.option("--gallery", help="Folder or URI of reference images; of a table's bundle, a table.")
+@click.option(
+    "--top", default=5, show_default=True, type=click.IntRange(min=1), help="With --gallery: per query."
+)
+@click.option("--json", "as_json", is_flag=True, help="With --gallery: print JSON instead of a table.")
+@options.address
+@options.verbose
+@click.pass_context
+def localize(context: click.Context, maps: tuple[str, ...], gallery: str | None, **given: Any) -> None:
+    """Find where photos were taken.
+
+    With --map: each photo's coordinates, heading and ground width on a map, into OUTPUT/locations.csv,
+    .geojson and report.html. With --gallery and a bundle of `train`: the most similar references.
+    """
+    if bool(maps) == bool(gallery):
+        raise InputError(
+            "localize needs --map, to place photos on a map, or --gallery, to find similar references;"
+            f" found {'both' if maps else 'neither'}"
+        )
+    unused, other = (OF_GALLERY, "--gallery") if maps else (OF_MAP, "--map")
+    for name in unused:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            option = {"config_path": "--config", "as_json": "--json"}.get(name, f"--{name.replace('_', '-')}")
+            raise InputError(f"{option} means something with {other} alone, which was not given")
+    kept = {name: value for name, value in given.items() if name not in unused}
+    if maps:
+        _on_map(maps, **kept)
+    else:
+        assert gallery is not None
+        _among(gallery, **kept)
+
+
+def _on_map(
+    maps: tuple[str, ...],
+    queries: tuple[str, ...],
+    output: str | None,
+    bundle: Path | None,
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    no_adapt: bool,
+    truth: str,
+    cache: str,
+    crs: str,
+    write: tuple[str, ...],
+    address: str,
+) -> None:
+    if not output:
+        raise InputError("--output is missing: give a folder for locations.csv and report.html")
+    read_tree(config_path, overrides)
+    from cvgl_ray.localization.run import Request, frozen, load_map_config
+    from cvgl_ray.stages import localize_map_stage
+
+    config = load_map_config(config_path, overrides, bundle)
+    output = output.rstrip("/") or output
+    request = Request(maps, queries, crs, bundle, cache, truth, write)
+    answer = localize_map_stage(frozen(config) if no_adapt else config, request, output, address)
+    printing.flight(answer, output)
+
+
+def _among(
+    gallery: str,
+    queries: tuple[str, ...],
+    bundle: Path | None,
+    overrides: tuple[str, ...],
+    top: int,
+    as_json: bool,
+    address: str,
+) -> None:
+    if bundle is None:
+        raise InputError("--bundle is missing: give DIR/bundle that `cvgl-ray train` left")
+    read_tree(None, overrides)
+    from cvgl_ray.distributed.localize import localize as locate
+
+    found = locate(bundle, gallery, queries, top, overrides=overrides, address=address)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for query in found:
+        click.echo(query["query"])
+        for rank, reference in enumerate(query["references"], start=1):
+            where = ""
+            if reference["latitude"] is not None:
+                where = f"  {reference['latitude']:.6f}, {reference['longitude']:.6f}"
+            click.echo(f"  {rank:2d}  {reference['similarity']:.3f}  {reference['image_id']}{where}")

@@ -1,0 +1,125 @@
+"""What a user gives, opened: a map, photos, a truth; what cannot be is refused before any model is made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvgl_ray.config import Prior
+from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.truth import Truth, check_on_map, read_truth, share_on_map, truth_of_photos
+from cvgl_ray.localization.photo_files import PhotoFile, open_photos
+from cvgl_ray.localization.priors import positions
+from cvgl_ray.maps.flights import Flight, group_flights
+from cvgl_ray.maps.geomap import GeoMap, open_map
+from cvgl_ray.maps.photos import list_photos
+
+OWN_GPS = "exif"  # in place of a truth's file: the photos' own GPS
+NAMED = 5  # photos, or odd things, that a note names
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A map and the photos to be placed on it; notes: what the user should know of them."""
+
+    geomap: GeoMap
+    photos: tuple[PhotoFile, ...]
+    flights: tuple[Flight, ...]
+    notes: tuple[str, ...]
+
+
+def open_inputs(maps: Sequence[str], photos: Sequence[str], prior: Prior, crs: str = "") -> Inputs:
+    """Open the map and read what the photos say of themselves.
+
+    Raises InputError as `open_map` and `list_photos` do, and where no photo's file can be read.
+    """
+    geomap = open_map(list(maps), crs)
+    files = open_photos(list_photos(list(photos)))
+    if all(photo.reason for photo in files):
+        raise InputError(
+            f"none of the {len(files)} photos can be read (first: {files[0].image_id}: {files[0].reason})"
+        )
+    flights = group_flights([photo.image_id for photo in files], [photo.info.time for photo in files])
+    notes = [*geomap.notes, *_flight_notes(flights), *_metadata_notes(files, geomap, prior)]
+    return Inputs(geomap, tuple(files), tuple(flights), tuple(notes))
+
+
+def check_truth(truth: str, inputs: Inputs, prior: Prior) -> None:
+    """Raise InputError for a truth that cannot be used. Nothing of it is kept: the end reads it again."""
+    if not truth:
+        return
+    if truth == OWN_GPS and prior.position:
+        raise InputError(
+            "--truth exif takes the photos' GPS as the truth, and prior.position searches around it: leave"
+            " one of them out"
+        )
+    load_truth(truth, inputs)
+
+
+def load_truth(truth: str, inputs: Inputs) -> Truth:
+    """The truth of a CSV file, or the photos' own GPS. Raises InputError as `read_truth`, and where no photo
+    of the flight has a row, and where latitude and longitude are exchanged."""
+    if truth == OWN_GPS:
+        found = truth_of_photos([p.image_id for p in inputs.photos], [p.info for p in inputs.photos])
+    else:
+        found = read_truth(truth)
+    names = {photo.image_id for photo in inputs.photos}
+    if not names & set(found.image_ids):
+        raise InputError(
+            f"the truth {truth!r} has a row for none of the {len(names)} photos: its image_id is the photo's"
+            f" name, such as {inputs.photos[0].image_id!r}; found {found.image_ids[0]!r}"
+        )
+    check_on_map(found, inputs.geomap)
+    return found
+
+
+def truth_notes(truth: str, found: Truth, inputs: Inputs) -> list[str]:
+    """What the user should know of the truth."""
+    notes = []
+    names = {photo.image_id for photo in inputs.photos}
+    lacking = len(names - set(found.image_ids))
+    if truth == OWN_GPS:
+        notes.append(
+            "The truth is the photos' own GPS: where the camera was, not the ground under the photo's middle."
+        )
+    if lacking:
+        notes.append(
+            f"{lacking} of {len(names)} photos have no row in the truth; the figures leave them out."
+        )
+    if np.isfinite(found.latitude).any() and share_on_map(found, inputs.geomap) == 0:
+        notes.append("None of the true positions lies on the map.")
+    return notes
+
+
+def _flight_notes(flights: Sequence[Flight]) -> list[str]:
+    if len(flights) <= 1:
+        return []
+    names = ", ".join(f"{flight.name} ({len(flight.image_ids)})" for flight in flights[:NAMED])
+    more = ", ..." if len(flights) > NAMED else ""
+    return [f"The photos are of {len(flights)} flights, by their times and numbers: {names}{more}."]
+
+
+def _metadata_notes(photos: Sequence[PhotoFile], geomap: GeoMap, prior: Prior) -> list[str]:
+    """What the photos say of themselves, used or not; and what is odd about that."""
+    infos = [photo.info for photo in photos]
+    told = {
+        "a GPS position": (sum(info.latitude is not None for info in infos), "position", prior.position),
+        "a heading": (sum(info.heading_deg is not None for info in infos), "heading", prior.heading),
+        "a height": (sum(info.relative_altitude_m is not None for info in infos), "height", prior.height),
+    }
+    notes = [
+        f"{count} of {len(infos)} photos tell {what}"
+        + ("." if used else f", which is not used (prior.{key} does).")
+        for what, (count, key, used) in told.items()
+        if count
+    ]
+    east, north = (part.numpy() for part in positions(infos, geomap.frame))
+    known = np.isfinite(east)
+    off = int((~geomap.covers(east[known], north[known])).sum()) if known.any() else 0
+    if off:
+        notes.append(f"The GPS of {off} of these photos lies off the map.")
+    odd = [f"{photo.image_id}: {note}" for photo in photos for note in photo.info.notes]
+    if odd:
+        more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+        notes.append(f"Odd metadata, left out: {'; '.join(odd[:NAMED])}{more}.")
+    return notes

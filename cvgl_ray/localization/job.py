@@ -1,0 +1,229 @@
+"""From photos and a map to places: cells that lack are made, the flight teaches, photos are fitted.
+
+What takes time is done by a `Work`, in this process or on a cluster.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cvgl_ray.alignment.adaptation import Adapted, adapt
+from cvgl_ray.alignment.flight import Found, full_cells
+from cvgl_ray.alignment.locate import Place, start_pose
+from cvgl_ray.alignment.photo_adapter import CellAdapter
+from cvgl_ray.alignment.photo_search import Peaks
+from cvgl_ray.alignment.scales import Scale, photo_sides, plan_scales, resolutions
+from cvgl_ray.config import Cells, Prior
+from cvgl_ray.errors import InputError
+from cvgl_ray.localization.cell_bundle import known
+from cvgl_ray.localization.cell_files import MadeBlock, MapCellFiles, PhotoCellFiles
+from cvgl_ray.localization.photo_files import PhotoFile
+from cvgl_ray.localization.priors import Allowed, allowed_poses
+from cvgl_ray.localization.survey import Survey, cut, photos_per_batch, samples
+from cvgl_ray.localization.work import Start, Work
+from cvgl_ray.maps.geomap import GeoMap
+from cvgl_ray.progress import progress
+
+log = logging.getLogger(__name__)
+
+PART_BLOCKS = 64  # of a file of a map's cells: what an interrupted run loses at most
+
+
+@dataclass
+class Localized:
+    """Places by image_id, reasons of the photos that have none, and what was learned and said on the way."""
+
+    places: dict[str, Place] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    adapted: Adapted | None = None
+    scales: Sequence[Scale] = ()
+    priors: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Adds the wall seconds of a part."""
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+def searched_scales(section: Cells, geomap: GeoMap) -> list[Scale]:
+    """The sizes of ground that are searched. Raises InputError for a map too small or too coarse for any."""
+    scales = plan_scales(geomap.metres_per_pixel, section.side_px, section.ground_m, section.ground_factor)
+    if not scales:
+        raise InputError(
+            f"the map has {geomap.metres_per_pixel:.3g} m per pixel, too coarse for photos of at most"
+            f" {section.ground_m[1]:g} m of ground: give a finer map, or a larger cells.ground_m"
+        )
+    bounds = geomap.bounds
+    shorter = min(bounds.width_m, bounds.height_m)
+    fitting = [scale for scale in scales if scale.side_m <= shorter]
+    if not fitting:
+        raise InputError(
+            f"the map is {bounds.width_m:.0f} m x {bounds.height_m:.0f} m, smaller than a photo of"
+            f" {scales[0].side_m:.0f} m: give a larger map, or photos of less ground and a smaller"
+            " cells.ground_m"
+        )
+    return fitting
+
+
+def localize_photos(
+    photos: Sequence[PhotoFile],
+    geomap: GeoMap,
+    root: Path,
+    recipe: dict[str, Any],
+    channels: int,
+    stride: int,
+    work: Work,
+    cells: Cells,
+    prior: Prior,
+    learned: CellAdapter | None = None,
+) -> Localized:
+    """The places of photos on a map.
+
+    root: folder of cells, found again by every run. recipe: of the model's cells. learned: what another
+    flight has taught. Raises InputError as `searched_scales` and `allowed_poses`, and where no photo can be
+    used.
+    """
+    done = Localized()
+    scales = searched_scales(cells, geomap)
+    headings = [360.0 * step / cells.headings for step in range(cells.headings)]
+    done.reasons = {photo.image_id: photo.reason for photo in photos if photo.reason}
+    readable = [photo for photo in photos if not photo.reason]
+    allowed, done.priors = allowed_poses(prior, [photo.info for photo in readable], geomap, scales, headings)
+    allowed, scales = _needed(allowed, scales)
+    photo_files = PhotoCellFiles(root, photo_sides(scales), headings, recipe)
+    with done.timed("photo cells"):
+        _make_photos(readable, photo_files, work, headings, done)
+    usable = [number for number, photo in enumerate(readable) if photo.image_id not in done.reasons]
+    if not usable:
+        first, reason = next(iter(done.reasons.items()))
+        raise InputError(f"none of the {len(photos)} photos can be used (first: {first}: {reason})")
+    used = [readable[number] for number in usable]
+    map_files = MapCellFiles(root, geomap, resolutions(scales), recipe, stride, channels)
+    with done.timed("map cells"):
+        _make_blocks(map_files, work)
+    done.damaged, done.scales = map_files.damaged(), scales
+    survey = _survey(used, photo_files, map_files, scales, allowed.of(usable))
+    done.adapted = _adapted(survey, work, cells, learned, done)
+    starts = [
+        Start(photo, start_pose(done.adapted.found, number, scales, headings), confidence)
+        for number, (photo, confidence) in enumerate(
+            zip(used, done.adapted.found.confidence.tolist(), strict=True)
+        )
+    ]
+    with done.timed("fit"), progress("fitting", len(starts), "photos") as advance:
+        for start, place in zip(starts, work.places(starts, done.adapted.adapter.attenuation), strict=True):
+            done.places[start.photo.image_id] = place
+            advance(1)
+    return done
+
+
+def _needed(allowed: Allowed, scales: list[Scale]) -> tuple[Allowed, list[Scale]]:
+    """Without the scales that are allowed to no photo."""
+    if allowed.scales is None:
+        return allowed, scales
+    kept = allowed.scales.any(dim=0)
+    some = [scale for scale, needed in zip(scales, kept.tolist(), strict=True) if needed]
+    return replace(allowed, scales=allowed.scales[:, kept]), some
+
+
+def _make_photos(
+    photos: Sequence[PhotoFile],
+    files: PhotoCellFiles,
+    work: Work,
+    headings: Sequence[float],
+    done: Localized,
+) -> None:
+    """The cells that are lacking; photos that cannot be used get a reason."""
+    sizes = files.lacking(photo.digest for photo in photos)
+    first = {photo.digest: photo for photo in reversed(photos)}  # copies of a file are made once
+    lacking = [(first[digest], sides) for digest, sides in sizes.items()]
+    unusable = {}
+    with progress("photo cells", len(lacking), "photos") as advance:
+        for made in work.photos(lacking, headings):
+            if made.reason:
+                unusable[made.photo.digest] = made.reason
+            else:
+                files.add(made.photo.digest, made.photo.image_id, made.cells)
+            advance(1)
+    done.reasons |= {photo.image_id: unusable[photo.digest] for photo in photos if photo.digest in unusable}
+
+
+def _make_blocks(files: MapCellFiles, work: Work) -> None:
+    """The map's cells that are lacking, written part by part: an interrupted run goes on behind the last."""
+    lacking, held = files.lacking(), list[MadeBlock]()
+    with progress("map cells", len(lacking), "blocks") as advance:
+        for block in work.blocks(lacking):
+            held.append(block)
+            if len(held) == PART_BLOCKS:
+                files.add(held)
+                held = []
+            advance(1)
+    if held:
+        files.add(held)
+
+
+def _survey(
+    photos: Sequence[PhotoFile],
+    photo_files: PhotoCellFiles,
+    map_files: MapCellFiles,
+    scales: Sequence[Scale],
+    allowed: Allowed,
+) -> Survey:
+    digests = tuple(photo.digest for photo in photos)
+    some = photo_files.read(digests[:: -(-len(digests) // 100)])
+    # Half the square that holds a photo in any heading, and the neighbours that a peak is told from.
+    reach = max(
+        scale.metres_per_pixel
+        * map_files.stride
+        * (0.75 * max(p.masks.shape[-1] for p in some[scale.side_px]) + 1)
+        for scale in scales
+    )
+    finest = min(scale.metres_per_pixel for scale in scales) * map_files.stride
+    shards = cut(map_files.geomap.bounds, finest, reach)
+    return Survey(
+        digests,
+        photo_files,
+        map_files,
+        tuple(scales),
+        allowed,
+        tuple(shards),
+        full_cells(some),
+        photos_per_batch(some),
+    )
+
+
+def _adapted(
+    survey: Survey, work: Work, cells: Cells, learned: CellAdapter | None, done: Localized
+) -> Adapted:
+    """What the flight teaches, and where its photos are by that."""
+
+    def search(adapter: CellAdapter) -> list[Peaks]:
+        with done.timed("search"):
+            return work.search(survey, adapter)
+
+    def pairs(adapter: CellAdapter, found: Found) -> torch.Tensor:
+        with done.timed("learning"):
+            return work.pairs(survey, adapter, found)
+
+    with done.timed("learning"):
+        sampled = samples(survey)
+        start = None if learned is None else known(learned, sampled, cells.channels)
+    return adapt(
+        search,
+        pairs,
+        sampled,
+        survey.scales,
+        rounds=cells.rounds,
+        channels=cells.channels,
+        adapter=start,
+    )

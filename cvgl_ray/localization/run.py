@@ -1,0 +1,257 @@
+"""A flight localised on a map, end to end: into a folder, or for a notebook as rows."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cvgl_ray.alignment.flight import SURE, Found
+from cvgl_ray.config import Config, load_config
+from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
+from cvgl_ray.features.recipe import check_backbone
+from cvgl_ray.localization.cell_bundle import CellBundle, check_recipe, load_cell_bundle, save_cell_bundle
+from cvgl_ray.localization.inputs import Inputs, check_truth, load_truth, open_inputs, truth_notes
+from cvgl_ray.localization.job import Localized, localize_photos, searched_scales
+from cvgl_ray.localization.outputs import (
+    check_kinds,
+    figures,
+    write_georeferenced,
+    write_report,
+    write_tables,
+)
+from cvgl_ray.localization.rows import locations
+from cvgl_ray.localization.work import Work, WorkHere
+from cvgl_ray.maps.geomap import GeoMap
+from cvgl_ray.reports.location import Location
+from cvgl_ray.reports.shown import shown
+from cvgl_ray.reports.tensorboard import write_flight
+from cvgl_ray.storage import run_folder, run_record
+from cvgl_ray.storage.files import file_digest, write_json
+from cvgl_ray.storage.filesystem import is_uri
+
+log = logging.getLogger(__name__)
+
+Workers = Callable[[CellModel, GeoMap, int], Work]  # the last: how many blocks and photos there may be to do
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for besides the configuration: paths or URIs; truth: a CSV file, or "exif"."""
+
+    maps: Sequence[str]
+    photos: Sequence[str]
+    crs: str = ""
+    bundle: Path | None = None
+    cache: str = ""  # folder of cells; "": DIR/cells
+    truth: str = ""
+    write: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row for each photo, sorted by image_id; metrics: with a truth."""
+
+    rows: Sequence[Location]
+    metrics: dict[str, Any] | None
+    notes: Sequence[str]
+    seconds: dict[str, float]
+
+
+def work_here(model: CellModel, geomap: GeoMap, _photos: int) -> Work:
+    """All in this process."""
+    return WorkHere(model, geomap)
+
+
+def load_map_config(
+    path: str | Path | None = None, overrides: tuple[str, ...] = (), bundle: Path | None = None
+) -> Config:
+    """The configuration, on a bundle's backbone and cells where one is given."""
+    base = None
+    if bundle is not None:
+        known = load_cell_bundle(bundle)
+        base = Config(backbone=known.backbone, cells=known.cells)
+    return load_config(path, overrides, base)
+
+
+def localize_map(
+    config: Config, request: Request, output: Path | str, workers: Workers = work_here
+) -> Answer:
+    """Localise photos on a map and leave locations.csv, .geojson, report.html, metrics.json and a bundle.
+
+    What can be refused is refused before a model is made. Raises InputError.
+    """
+    inputs = _checked(config, request)
+    bundle = None if request.bundle is None else load_cell_bundle(request.bundle)
+    with run_folder.opened(output) as folder:
+        more = {"crs": request.crs}
+        if request.bundle is not None:
+            more["bundle"] = file_digest((request.bundle / "config.json").read_bytes())
+        run_record.claim(folder.path, "localize", config, more)
+        cells = Path(request.cache) if request.cache else folder.path / "cells"
+        if not request.cache:
+            folder.fetch("cells")
+        done, recipe = _localized(config, inputs, cells, bundle, workers)
+        assert done.adapted is not None
+        learned = CellBundle(done.adapted.adapter, config.backbone, config.cells, recipe)
+        save_cell_bundle(folder.path / "bundle", learned)
+        return _write(config, request, inputs, done, folder.path)
+
+
+def localize(
+    map: str | Path | Sequence[str | Path],
+    photos: str | Path | Sequence[str | Path],
+    *,
+    config: Config | None = None,
+    bundle: str | Path | None = None,
+    adapt: bool = True,
+    cache: str | Path | None = None,
+    crs: str = "",
+) -> list[dict[str, Any]]:
+    """Where on a map photos were taken: one row for each, sorted by image_id, made in this process.
+
+    map: a GeoTIFF, several, a folder of tiles (paths or URIs); photos: files or folders. config:
+    `load_config`'s; what counts are its backbone, cells and prior. bundle: what `cvgl-ray localize --map`
+    left of another flight. adapt: learn from the flight before its photos are placed. cache: folder that
+    keeps the cells for the next call; None: they are thrown away.
+
+    Returns {"image_id", "found", "latitude", "longitude" (degrees WGS84, of the ground under the photo's
+    middle), "heading_deg", "ground_width_m", "error_m", "confidence", "reason"}, None where not found. Raises
+    InputError for what cannot be a map, a photo or a backbone.
+    """
+    folder = None if bundle is None else Path(bundle)
+    if config is None:
+        config = load_map_config(bundle=folder)
+    if not adapt:
+        config = frozen(config)
+    request = Request(_named(map), _named(photos), crs, folder)
+    inputs = _checked(config, request)
+    learned = None if folder is None else load_cell_bundle(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        done, _ = _localized(config, inputs, Path(cache or temporary), learned, work_here)
+    return [vars(row) for row in locations(inputs.photos, done, inputs.geomap.frame)]
+
+
+def frozen(config: Config) -> Config:
+    """The configuration without adaptation to the flight."""
+    return config.model_copy(update={"cells": config.cells.model_copy(update={"rounds": 0})})
+
+
+def _checked(config: Config, request: Request) -> Inputs:
+    """All that can be refused before a model is made."""
+    check_kinds(request.write)
+    check_backbone(config.backbone)
+    inputs = open_inputs(request.maps, request.photos, config.prior, request.crs)
+    check_truth(request.truth, inputs, config.prior)
+    searched_scales(config.cells, inputs.geomap)
+    log.info(
+        "map: %.2f km2 at %.2g m per pixel; %d photos",
+        inputs.geomap.area_m2 / 1e6,
+        inputs.geomap.metres_per_pixel,
+        len(inputs.photos),
+    )
+    for note in inputs.notes:
+        log.info("%s", note)
+    return inputs
+
+
+def _localized(
+    config: Config, inputs: Inputs, cells: Path, bundle: CellBundle | None, workers: Workers
+) -> tuple[Localized, dict[str, Any]]:
+    """What was found, and the recipe of the cells."""
+    model = build_cell_model(config.backbone, config.cells.layer, "cuda" if config.run.gpu else "cpu")
+    recipe = cell_recipe(model, config.backbone)
+    if bundle is not None:
+        check_recipe(bundle, recipe)
+    model.fold()
+    work = workers(model, inputs.geomap, len(inputs.photos))
+    done = localize_photos(
+        inputs.photos,
+        inputs.geomap,
+        cells,
+        recipe,
+        model.channels,
+        model.stride,
+        work,
+        config.cells,
+        config.prior,
+        None if bundle is None else bundle.adapter,
+    )
+    return done, recipe
+
+
+def _write(config: Config, request: Request, inputs: Inputs, done: Localized, folder: Path) -> Answer:
+    """All that a person or a program reads; the truth is read here, after everything else."""
+    rows = locations(inputs.photos, done, inputs.geomap.frame)
+    write_tables(folder, rows, inputs.photos)
+    write_georeferenced(folder, request.write, rows, inputs.photos)
+    notes = [*inputs.notes, *_outcome_notes(rows, done)]
+    truth = metrics = None
+    if request.truth:
+        truth = load_truth(request.truth, inputs)
+        notes += truth_notes(request.truth, truth, inputs)
+        metrics = figures(rows, truth) | {"labels_read": False, "seconds": done.seconds}
+        write_json(folder / "metrics.json", metrics)
+    assert done.adapted is not None
+    with shown("the flight's charts"):
+        history = [_round(found) for found in done.adapted.rounds]
+        write_flight(str(folder / "tensorboard"), history, rows, metrics, config)
+    by_id = {row.image_id: row for row in rows}
+    ordered = [by_id[name] for flight in inputs.flights for name in flight.image_ids]
+    write_report(
+        folder / "report.html",
+        ordered,
+        inputs.photos,
+        inputs.geomap,
+        truth=truth,
+        metrics=metrics,
+        parameters=_parameters(config, request, inputs, done),
+        priors=done.priors,
+        notes=notes,
+    )
+    return Answer(rows, metrics, notes, done.seconds)
+
+
+def _round(found: Found) -> dict[str, float]:
+    """What a chart shows of one search of the flight."""
+    return {
+        "mean_confidence": float(found.confidence.mean()),
+        "mean_lead": float(found.lead.mean()),
+        "chance_lead": found.chance,
+        "sure": float((found.confidence >= SURE).sum()),
+    }
+
+
+def _outcome_notes(rows: Sequence[Location], done: Localized) -> list[str]:
+    notes = [f"Part of {name} is damaged: it was left out." for name in done.damaged]
+    unusable = [f"{name} ({reason})" for name, reason in sorted(done.reasons.items())]
+    if unusable:
+        more = ", ..." if len(unusable) > 5 else ""
+        notes.append(f"{len(unusable)} photos cannot be used: {', '.join(unusable[:5])}{more}.")
+    if not any(row.found for row in rows):
+        notes.append("None of the photos was found: do they lie on this map?")
+    return notes
+
+
+def _parameters(config: Config, request: Request, inputs: Inputs, done: Localized) -> dict[str, object]:
+    """What the page says of how it was made."""
+    sides = [scale.side_m for scale in done.scales]
+    return {
+        "map": ", ".join(request.maps),
+        "area": f"{inputs.geomap.area_m2 / 1e6:.2f} km²",
+        "pixel": f"{inputs.geomap.metres_per_pixel:.2f} m",
+        "photos": ", ".join(request.photos),
+        "backbone": config.backbone.name,
+        "weights": config.backbone.checkpoint or ("timm's hub" if config.backbone.pretrained else "random"),
+        "ground searched": f"{min(sides):.0f} to {max(sides):.0f} m, {len(sides)} sizes",
+        "headings": config.cells.headings,
+        "adaptation": f"{config.cells.rounds} rounds" if config.cells.rounds else "none",
+        "bundle": str(request.bundle or "none"),
+        "seconds": ", ".join(f"{part} {took:.1f}" for part, took in done.seconds.items()),
+    }
+
+
+def _named(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    listed = [paths] if isinstance(paths, str | Path) else paths
+    return [path if is_uri(str(path)) else str(path) for path in map(str, listed)]

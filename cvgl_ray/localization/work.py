@@ -1,0 +1,96 @@
+"""Who does what takes time when a flight is localised: this process, or a cluster by the same functions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+from cvgl_ray.alignment.flight import Found
+from cvgl_ray.alignment.locate import Place, locate
+from cvgl_ray.alignment.photo_adapter import CellAdapter
+from cvgl_ray.alignment.photo_search import Peaks
+from cvgl_ray.alignment.plane import Pose
+from cvgl_ray.alignment.turned import PhotoCells
+from cvgl_ray.features.cell_model import CellModel
+from cvgl_ray.features.pixels import BrokenImageError
+from cvgl_ray.localization import survey as surveys
+from cvgl_ray.localization.cell_files import BlockKey, MadeBlock, make_block, make_photo
+from cvgl_ray.localization.photo_files import PhotoFile, read_pixels
+from cvgl_ray.localization.survey import Survey
+from cvgl_ray.maps.geomap import GeoMap
+
+
+class MadePhoto(NamedTuple):
+    """A photo's cells by size, none where `reason` says that it cannot be used."""
+
+    photo: PhotoFile
+    cells: dict[int, PhotoCells]
+    reason: str = ""
+
+
+class Start(NamedTuple):
+    """What the fit of a photo begins with."""
+
+    photo: PhotoFile
+    pose: Pose
+    confidence: float
+
+
+class Work(Protocol):
+    """Who does what takes time; all in the order asked, but blocks, which come in any order."""
+
+    def photos(
+        self, lacking: Sequence[tuple[PhotoFile, list[int]]], headings: Sequence[float]
+    ) -> Iterator[MadePhoto]: ...
+
+    def blocks(self, keys: Sequence[BlockKey]) -> Iterator[MadeBlock]: ...
+
+    def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]: ...
+
+    def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor: ...
+
+    def places(self, starts: Sequence[Start], attenuation: torch.Tensor) -> Iterator[Place]: ...
+
+
+@dataclass(frozen=True)
+class WorkHere:
+    """All of it in this process."""
+
+    model: CellModel
+    geomap: GeoMap
+
+    def photos(
+        self, lacking: Sequence[tuple[PhotoFile, list[int]]], headings: Sequence[float]
+    ) -> Iterator[MadePhoto]:
+        for photo, sides in lacking:
+            try:
+                pixels = read_pixels(photo.uri)
+            except BrokenImageError as error:
+                yield MadePhoto(photo, {}, str(error))
+            else:
+                cells = make_photo(pixels, sides, headings, self.model, self.model.stride)
+                yield MadePhoto(photo, cells)
+
+    def blocks(self, keys: Sequence[BlockKey]) -> Iterator[MadeBlock]:
+        for key in keys:
+            yield make_block(self.geomap, key, self.model, self.model.stride, self.model.channels)
+
+    def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]:
+        return surveys.together([surveys.shard_peaks(survey, shard, adapter) for shard in survey.shards])
+
+    def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor:
+        return torch.cat([surveys.shard_pairs(survey, shard, adapter, found) for shard in survey.shards])
+
+    def places(self, starts: Sequence[Start], attenuation: torch.Tensor) -> Iterator[Place]:
+        for start in starts:
+            yield locate(
+                *read_pixels(start.photo.uri),
+                start.pose,
+                start.confidence,
+                self.geomap.read,
+                self.geomap.metres_per_pixel,
+                self.model,
+                self.model.stride,
+                attenuation,
+            )
