@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from cvgl_ray.config import Config, load_config
     from cvgl_ray.errors import InputError
     from cvgl_ray.features.extraction import extract
+    from cvgl_ray.localization.run import localize
     from cvgl_ray.model import Model, evaluate, fit, load
 
 __version__ = "0.1.0"
 
-__all__ = ["Config", "InputError", "Model", "evaluate", "extract", "fit", "load", "load_config"]
+__all__ = ["Config", "InputError", "Model", "evaluate", "extract", "fit", "load", "load_config", "localize"]
 
 _HOMES = {
     "Config": "config",
@@ -26,6 +27,7 @@ _HOMES = {
     "fit": "model",
     "load": "model",
     "load_config": "config",
+    "localize": "localization.run",
 }
 
 

@@ -35,7 +35,8 @@ def load_on_bundle(
     naming the first key that they change of what made the bundle.
     """
     config = load_config(path, overrides, _elsewhere(trained))
-    difference = first_difference(_made_by(trained), _made_by(config))
+    seeded = all(_has_random_weights(one) for one in (trained, config))
+    difference = first_difference(_made_by(trained, seeded), _made_by(config, seeded))
     if difference:
         raise InputError(
             f"bundle {bundle} was made with another configuration ({difference}); leave that key as it "
@@ -51,10 +52,13 @@ def _elsewhere(trained: Config) -> Config:
     return trained.model_copy(update={"features": features, "run": Run()})
 
 
-def _made_by(config: Config) -> dict[str, Any]:
-    """What a bundle depends on."""
-    random = not (config.backbone.pretrained or config.backbone.checkpoint)
-    exclude: dict[str, Any] = {"backbone": _PLACES if random else _PLACES | {"seed"}}
+def _has_random_weights(config: Config) -> bool:
+    return not (config.backbone.pretrained or config.backbone.checkpoint)
+
+
+def _made_by(config: Config, seeded: bool) -> dict[str, Any]:
+    """What a bundle depends on; seeded: the seed of random weights too."""
+    exclude: dict[str, Any] = {"backbone": _PLACES if seeded else _PLACES | {"seed"}}
     tree = config.model_dump(include={"backbone", "pretransform", *_LEARNING}, exclude=exclude)
     views = config.model_dump(include={"dataset": {"query_view", "reference_view"}})
     source = "a table" if config.features.table else "images"

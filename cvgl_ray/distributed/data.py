@@ -29,8 +29,10 @@ def scan(config: Config) -> Catalog:
     Raises InputError for what can be known to be wrong before any image is read: also of the backbone.
     """
     dataset, table = config.dataset, config.features.table
-    if table and not dataset.root:
-        return scan_table(table, dataset.query_view, dataset.reference_view)
+    if table:
+        of_table = scan_table(table, dataset.query_view, dataset.reference_view)
+        if not dataset.root:
+            return of_table
     if not dataset.root:
         raise InputError(
             "dataset.root is not set; give the data set's folder with --set dataset.root=DIR, or a table of "
