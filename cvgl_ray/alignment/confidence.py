@@ -1,4 +1,4 @@
-"""How sure a photo's place is, from the peaks of its own score and of its flight's, without any truth.
+"""How sure the search is of a photo, from the peaks of its own score and of its flight's, without any truth.
 
 A photo that lies nowhere on the map still has a best peak. The largest of many scores whose tail falls
 exponentially, as such maxima do, leads the second by an exponentially distributed gap; and k times the gap
@@ -14,7 +14,6 @@ from cvgl_ray.alignment.photo_search import Peaks
 
 RIVALS = 10  # peaks of a photo, each apart from the others, that the gaps are taken from
 LEAST_RATIO = 3.0  # a right photo leads by at least so many times a wrong one's lead, on average
-FOUND = 0.5  # a place is reported from this confidence on
 ROUNDS = 50
 PSEUDO = 2.0  # photos, half of them right, that are added before their share is told
 LEAST_WRONG = 0.03  # share of wrong photos, and of right ones, that is always expected

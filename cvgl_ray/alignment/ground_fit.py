@@ -32,7 +32,7 @@ class Pass(NamedTuple):
     kind: str
 
 
-PASSES = (Pass(224, 3, "similarity"), Pass(384, 4, "affine"), Pass(384, 2, "homography"))
+PASSES = (Pass(384, 4, "affine"), Pass(384, 2, "homography"))  # from a pose that `verify` fitted
 
 
 class Refined(NamedTuple):
@@ -48,32 +48,38 @@ class Refined(NamedTuple):
     error_m: float
 
 
+class Ground(NamedTuple):
+    """A map, read as maps.GeoMap does, and the network that makes cells of its windows and of photos.
+
+    native: metres per pixel of the map, beyond which nothing is gained; stride: px per cell.
+    """
+
+    read: Read
+    native: float
+    forward: Forward
+    stride: int
+
+
 def refine(
     rgb: np.ndarray,
     valid: np.ndarray,
     pose: Pose,
-    read: Read,
-    native: float,
-    forward: Forward,
-    stride: int,
+    ground: Ground,
     attenuation: torch.Tensor,
     passes: tuple[Pass, ...] = PASSES,
 ) -> Refined:
-    """The pose of a photo after some passes; rgb [H, W, 3] uint8, valid [H, W] bool.
-
-    native: metres per pixel of the map, beyond which nothing is gained. attenuation: [C, C].
-    """
+    """The pose of a photo after some passes; rgb [H, W, 3] uint8, valid [H, W] bool; attenuation: [C, C]."""
     found = Refined(pose, 0.0, 0.0, math.inf)
     for one in passes:
-        resolution = max(found.pose.side_m / one.side_px, native / 1.25)
-        laid = _lay(rgb, valid, found.pose, read, resolution, stride, one.reach)
+        resolution = max(found.pose.side_m / one.side_px, ground.native / 1.25)
+        laid = _lay(rgb, valid, found.pose, ground.read, resolution, ground.stride, one.reach)
         if laid is None:
             return found
-        window, photo, mask, ground, there = laid
-        cells, on_photo = _cells(photo, mask, forward, stride, attenuation)
-        under, on_map = _cells(ground, there, forward, stride, attenuation)
+        window, photo, mask, picture, there = laid
+        cells, on_photo = _cells(photo, mask, ground.forward, ground.stride, attenuation)
+        under, on_map = _cells(picture, there, ground.forward, ground.stride, attenuation)
         volume, share = _shifts(cells * on_photo, under * on_map, on_photo & on_map, one.reach)
-        found = _fitted(found, volume, share, window, resolution * stride, one)
+        found = _fitted(found, volume, share, window, resolution * ground.stride, one)
     return found
 
 

@@ -1,19 +1,15 @@
-"""From peaks to places: each photo's best pose, fitted to the ground, with its error and its confidence."""
+"""From a verified pose to a place: fitted to the ground in finer cells, with its error and its confidence."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from cvgl_ray.alignment.confidence import FOUND
-from cvgl_ray.alignment.flight import Found
-from cvgl_ray.alignment.ground_fit import Refined, refine
-from cvgl_ray.alignment.map_cells import Forward, Read
-from cvgl_ray.alignment.plane import Pose, similarity
-from cvgl_ray.alignment.scales import Scale
+from cvgl_ray.alignment.ground_fit import Ground, Refined, refine
+from cvgl_ray.alignment.plane import Pose
 
+FOUND = 0.5  # a place is reported from this confidence on
 EIGHTY = 1.794  # standard deviations of one axis within which 80 % of the points of a plane lie
 # Share of a photo's side by which whole photos are off, whatever their parts agree on: roofs and trees lean
 # away from the point below each camera, and maps are registered to a metre or two (experiments/LOG.md).
@@ -40,35 +36,24 @@ class Place(NamedTuple):
         return self.pose.heading_deg
 
 
-def start_pose(found: Found, number: int, scales: Sequence[Scale], headings: Sequence[float]) -> Pose:
-    """The best peak of a photo as a pose of a camera that looks straight down."""
-    peaks = found.peaks
-    return similarity(
-        float(peaks.east[number, 0]),
-        float(peaks.north[number, 0]),
-        headings[int(peaks.heading[number, 0])],
-        scales[int(peaks.scale[number, 0])].side_m,
-    )
-
-
 def locate(
     rgb: np.ndarray,
     valid: np.ndarray,
-    start: Pose,
+    start: Refined,
     confidence: float,
-    read: Read,
-    native: float,
-    forward: Forward,
-    stride: int,
+    ground: Ground,
     attenuation: torch.Tensor,
 ) -> Place:
-    """One photo's place; rgb [H, W, 3] uint8, valid [H, W] bool. The rest: see ground_fit.refine.
+    """One photo's place, from the best fit of `verify`; rgb [H, W, 3] uint8, valid [H, W] bool.
 
-    A fit that leaves the start, as it may where a photo lies elsewhere, is not believed: the start stands.
+    A finer fit that leaves it, as it may where a photo lies elsewhere, is not believed: the start stands.
+    The rest: see ground_fit.refine.
     """
-    refined = refine(rgb, valid, start, read, native, forward, stride, attenuation)
-    if not believable(start, refined):
-        refined = Refined(start, 0.0, 0.0, start.side_m / 4)
+    refined = start
+    if confidence >= FOUND:
+        refined = refine(rgb, valid, start.pose, ground, attenuation)
+    if not believable(start.pose, refined):
+        refined = Refined(start.pose, start.score, start.agreement, start.pose.side_m / 4)
     side_px = math.sqrt(max(1, int(valid.sum())))
     width = refined.pose.width_m(valid.shape[1] / side_px)
     error = math.hypot(EIGHTY * refined.error_m, COMMON * refined.pose.side_m)

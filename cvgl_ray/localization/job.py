@@ -15,10 +15,12 @@ import torch
 
 from cvgl_ray.alignment.adaptation import Adapted, adapt
 from cvgl_ray.alignment.flight import Found, full_cells
-from cvgl_ray.alignment.locate import Place, start_pose
+from cvgl_ray.alignment.locate import Place
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
+from cvgl_ray.alignment.plane import Pose
 from cvgl_ray.alignment.scales import Scale, photo_sides, plan_scales, resolutions
+from cvgl_ray.alignment.verify import candidates, confidence
 from cvgl_ray.config import Cells, Prior
 from cvgl_ray.errors import InputError
 from cvgl_ray.localization.cell_bundle import known
@@ -26,12 +28,13 @@ from cvgl_ray.localization.cell_files import MadeBlock, MapCellFiles, PhotoCellF
 from cvgl_ray.localization.photo_files import PhotoFile
 from cvgl_ray.localization.priors import Allowed, allowed_poses
 from cvgl_ray.localization.survey import Survey, cut, photos_per_batch, samples
-from cvgl_ray.localization.work import Start, Work
+from cvgl_ray.localization.work import Candidates, Start, Work
 from cvgl_ray.maps.geomap import GeoMap
 from cvgl_ray.progress import progress
 
 log = logging.getLogger(__name__)
 
+NOWHERE = "it fits nowhere on the map"
 PART_BLOCKS = 64  # of a file of a map's cells: what an interrupted run loses at most
 
 
@@ -114,17 +117,31 @@ def localize_photos(
     done.damaged, done.scales = map_files.damaged(), scales
     survey = _survey(used, photo_files, map_files, scales, allowed.of(usable))
     done.adapted = _adapted(survey, work, cells, learned, done)
-    starts = [
-        Start(photo, start_pose(done.adapted.found, number, scales, headings), confidence)
-        for number, (photo, confidence) in enumerate(
-            zip(used, done.adapted.found.confidence.tolist(), strict=True)
-        )
-    ]
+    attenuation = done.adapted.adapter.attenuation
+    with done.timed("verification"):
+        starts = _verified(used, candidates(done.adapted.found, scales, headings), work, attenuation)
     with done.timed("fit"), progress("fitting", len(starts), "photos") as advance:
-        for start, place in zip(starts, work.places(starts, done.adapted.adapter.attenuation), strict=True):
+        for start, place in zip(starts, work.places(starts, attenuation), strict=True):
             done.places[start.photo.image_id] = place
             advance(1)
+    done.reasons |= {photo.image_id: NOWHERE for photo in used if photo.image_id not in done.places}
     return done
+
+
+def _verified(
+    photos: Sequence[PhotoFile], poses: Sequence[list[Pose]], work: Work, attenuation: torch.Tensor
+) -> list[Start]:
+    """The best fit of each photo's candidates and how sure it is; photos without a peak are left out."""
+    asked = [Candidates(photo, found) for photo, found in zip(photos, poses, strict=True) if found]
+    fits = []
+    with progress("verifying", len(asked), "photos") as advance:
+        for fitted in work.fits(asked, attenuation):
+            fits.append(fitted)
+            advance(1)
+    return [
+        Start(one.photo, max(fitted, key=lambda fit: fit.score), float(sure))
+        for one, fitted, sure in zip(asked, fits, confidence(fits), strict=True)
+    ]
 
 
 def _needed(allowed: Allowed, scales: list[Scale]) -> tuple[Allowed, list[Scale]]:

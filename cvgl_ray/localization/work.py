@@ -7,11 +7,13 @@ from typing import NamedTuple, Protocol
 import torch
 
 from cvgl_ray.alignment.flight import Found
+from cvgl_ray.alignment.ground_fit import Ground, Refined
 from cvgl_ray.alignment.locate import Place, locate
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose
 from cvgl_ray.alignment.turned import PhotoCells
+from cvgl_ray.alignment.verify import verify
 from cvgl_ray.features.cell_model import CellModel
 from cvgl_ray.features.pixels import BrokenImageError
 from cvgl_ray.localization import survey as surveys
@@ -29,11 +31,18 @@ class MadePhoto(NamedTuple):
     reason: str = ""
 
 
-class Start(NamedTuple):
-    """What the fit of a photo begins with."""
+class Candidates(NamedTuple):
+    """Where a photo may lie."""
 
     photo: PhotoFile
-    pose: Pose
+    poses: list[Pose]
+
+
+class Start(NamedTuple):
+    """What the last fit of a photo begins with."""
+
+    photo: PhotoFile
+    fit: Refined
     confidence: float
 
 
@@ -49,6 +58,8 @@ class Work(Protocol):
     def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]: ...
 
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor: ...
+
+    def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]: ...
 
     def places(self, starts: Sequence[Start], attenuation: torch.Tensor) -> Iterator[Place]: ...
 
@@ -82,15 +93,17 @@ class WorkHere:
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor:
         return torch.cat([surveys.shard_pairs(survey, shard, adapter, found) for shard in survey.shards])
 
+    def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]:
+        for photo, poses in asked:
+            rgb, valid = read_pixels(photo.uri)
+            yield verify(rgb, valid, poses, self.ground, attenuation)
+
     def places(self, starts: Sequence[Start], attenuation: torch.Tensor) -> Iterator[Place]:
         for start in starts:
-            yield locate(
-                *read_pixels(start.photo.uri),
-                start.pose,
-                start.confidence,
-                self.geomap.read,
-                self.geomap.metres_per_pixel,
-                self.model,
-                self.model.stride,
-                attenuation,
-            )
+            rgb, valid = read_pixels(start.photo.uri)
+            yield locate(rgb, valid, start.fit, start.confidence, self.ground, attenuation)
+
+    @property
+    def ground(self) -> Ground:
+        """The map and the network, as fits use them."""
+        return Ground(self.geomap.read, self.geomap.metres_per_pixel, self.model, self.model.stride)
