@@ -11,7 +11,6 @@ import click
 from cvgl_ray.cli import options, printing
 from cvgl_ray.config import load_config, read_tree
 from cvgl_ray.errors import InputError
-from cvgl_ray.synthetic.untrained import UNTRAINED
 from cvgl_ray.tuning.config import load_sweep
 
 
@@ -85,11 +84,11 @@ def evaluate(
 @click.command()
 @click.option("--output", type=options.FOLDER, default="runs/quickstart", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the world.")
+@click.option("--photos", default=24, show_default=True, type=click.IntRange(min=4))
 @options.address
 @options.verbose
-def quickstart(output: Path, seed: int, address: str) -> None:
-    """Render a small world, adapt to it without labels, evaluate on unseen places; no downloads."""
+def quickstart(output: Path, seed: int, photos: int, address: str) -> None:
+    """Render a map and a flight over it, and say where each photo was taken; no downloads."""
     from cvgl_ray.stages import quickstart_stage
 
-    printing.report(quickstart_stage(output, seed, address), str(output))
-    printing.bundle(load_config(None, UNTRAINED), str(output))
+    printing.flight(quickstart_stage(output, seed, photos, address), str(output))

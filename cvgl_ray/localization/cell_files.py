@@ -164,7 +164,7 @@ class PhotoCellFiles:
         """The cells of photos by size, in the order asked."""
         return {
             side: [
-                PhotoCells(torch.from_numpy(cells), torch.from_numpy(masks))
+                PhotoCells(_tensor(cells), _tensor(masks))
                 for cells, masks in zip(
                     store.read_each(digests, "cells"), store.read_each(digests, "masks"), strict=True
                 )
@@ -178,3 +178,7 @@ def make_photo(
 ) -> dict[int, PhotoCells]:
     """A photo's cells by size."""
     return {side: photo_cells(*pixels, side, headings, forward, stride) for side in sides}
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.require(array, requirements="W"))  # torch warns of memory that is mapped
