@@ -117,7 +117,7 @@ def cell_recipe(made: CellModel, section: config.Backbone) -> dict[str, Any]:
     return {
         "backbone": kept,
         "weights": weights_digest(made.model),
-        "preprocessing": {key: data[key] for key in ("mean", "std")},
+        "preprocessing": {key: list(data[key]) for key in ("mean", "std")},
         "cells": {"layer": made.layer % depth(made.model, "token"), "stride": made.stride},
     }
 
