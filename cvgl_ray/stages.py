@@ -23,7 +23,8 @@ from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_backbone, check_recipes
 from cvgl_ray.features.table import FeatureTable
-from cvgl_ray.localization.run import Answer, Request, localize_map
+from cvgl_ray.localization.request import Answer, Request
+from cvgl_ray.localization.run import localize_map
 from cvgl_ray.reports.pictures import round_sheets
 from cvgl_ray.reports.projector import project_pairs
 from cvgl_ray.reports.shown import shown

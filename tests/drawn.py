@@ -51,12 +51,12 @@ def ground(seed: int = 0) -> np.ndarray:
     return np.clip(128 + blurred / blurred.std() * 45, 6, 250)
 
 
-def write_map(path: Path, crs: str | None = CRS, width_m: int = WIDTH_M, height_m: int = HEIGHT_M) -> Path:
-    """A GeoTIFF of the ground or of its north-west part; without a CRS it has no georeference at all."""
+def write_map(path: Path, width_m: int = WIDTH_M, height_m: int = HEIGHT_M) -> Path:
+    """A GeoTIFF of the ground, or of its north-west part."""
     pixels = ground()[:height_m, :width_m].astype(np.uint8).transpose(2, 0, 1)
-    transform = None if crs is None else Affine(1.0, 0, CORNER[0], 0, -1.0, CORNER[1])
+    transform = Affine(1.0, 0, CORNER[0], 0, -1.0, CORNER[1])
     blocks = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
-    return write(path, pixels, crs, transform, **(blocks if path.suffix == ".tif" else {}))
+    return write(path, pixels, CRS, transform, **blocks)
 
 
 def photo(shot: Shot, seed: int = 0) -> Image.Image:

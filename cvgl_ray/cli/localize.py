@@ -95,7 +95,8 @@ def _on_map(
     if not output:
         raise InputError("--output is missing: give a folder for locations.csv and report.html")
     read_tree(config_path, overrides)
-    from cvgl_ray.localization.run import Request, frozen, load_map_config
+    from cvgl_ray.localization.request import Request
+    from cvgl_ray.localization.run import frozen, load_map_config
     from cvgl_ray.stages import localize_map_stage
 
     config = load_map_config(config_path, overrides, bundle)

@@ -10,7 +10,7 @@ from cvgl_ray.config import Config, Dataset
 from cvgl_ray.distributed.address import LOCAL
 
 if TYPE_CHECKING:
-    from cvgl_ray.localization.run import Answer
+    from cvgl_ray.localization.request import Answer
 
 
 def report(metrics: dict[str, Any], folder: str) -> None:

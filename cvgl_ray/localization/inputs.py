@@ -92,11 +92,16 @@ def truth_notes(truth: str, found: Truth, inputs: Inputs) -> list[str]:
 
 
 def _flight_notes(flights: Sequence[Flight]) -> list[str]:
-    if len(flights) <= 1:
-        return []
-    names = ", ".join(f"{flight.name} ({len(flight.image_ids)})" for flight in flights[:NAMED])
-    more = ", ..." if len(flights) > NAMED else ""
-    return [f"The photos are of {len(flights)} flights, by their times and numbers: {names}{more}."]
+    notes = []
+    paths = [flight for flight in flights if flight.ordered]
+    if len(paths) > 1:
+        names = ", ".join(f"{flight.name} ({len(flight.image_ids)})" for flight in paths[:NAMED])
+        more = ", ..." if len(paths) > NAMED else ""
+        notes.append(f"The photos are of {len(paths)} flights, by their times and numbers: {names}{more}.")
+    loose = sum(len(flight.image_ids) for flight in flights if not flight.ordered)
+    if loose and paths:
+        notes.append(f"{loose} photos have neither a time nor a number: they belong to no flight.")
+    return notes
 
 
 def _metadata_notes(photos: Sequence[PhotoFile], geomap: GeoMap, prior: Prior) -> list[str]:

@@ -19,13 +19,14 @@ from cvgl_ray.alignment.locate import Place
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose
-from cvgl_ray.alignment.scales import Scale, photo_sides, plan_scales, resolutions
+from cvgl_ray.alignment.scales import Scale, photo_sides, resolutions
 from cvgl_ray.alignment.verify import candidates, confidence
 from cvgl_ray.config import Cells, Prior
 from cvgl_ray.errors import InputError
 from cvgl_ray.localization.cell_bundle import known
 from cvgl_ray.localization.cell_files import MadeBlock, MapCellFiles, PhotoCellFiles
 from cvgl_ray.localization.photo_files import PhotoFile
+from cvgl_ray.localization.plan import searched_headings, searched_scales
 from cvgl_ray.localization.priors import Allowed, allowed_poses
 from cvgl_ray.localization.survey import Survey, cut, photos_per_batch, samples
 from cvgl_ray.localization.work import Candidates, Start, Work
@@ -58,26 +59,6 @@ class Localized:
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
-def searched_scales(section: Cells, geomap: GeoMap) -> list[Scale]:
-    """The sizes of ground that are searched. Raises InputError for a map too small or too coarse for any."""
-    scales = plan_scales(geomap.metres_per_pixel, section.side_px, section.ground_m, section.ground_factor)
-    if not scales:
-        raise InputError(
-            f"the map has {geomap.metres_per_pixel:.3g} m per pixel, too coarse for photos of at most"
-            f" {section.ground_m[1]:g} m of ground: give a finer map, or a larger cells.ground_m"
-        )
-    bounds = geomap.bounds
-    shorter = min(bounds.width_m, bounds.height_m)
-    fitting = [scale for scale in scales if scale.side_m <= shorter]
-    if not fitting:
-        raise InputError(
-            f"the map is {bounds.width_m:.0f} m x {bounds.height_m:.0f} m, smaller than a photo of"
-            f" {scales[0].side_m:.0f} m: give a larger map, or photos of less ground and a smaller"
-            " cells.ground_m"
-        )
-    return fitting
-
-
 def localize_photos(
     photos: Sequence[PhotoFile],
     geomap: GeoMap,
@@ -98,7 +79,7 @@ def localize_photos(
     """
     done = Localized()
     scales = searched_scales(cells, geomap)
-    headings = [360.0 * step / cells.headings for step in range(cells.headings)]
+    headings = searched_headings(cells)
     done.reasons = {photo.image_id: photo.reason for photo in photos if photo.reason}
     readable = [photo for photo in photos if not photo.reason]
     allowed, done.priors = allowed_poses(prior, [photo.info for photo in readable], geomap, scales, headings)

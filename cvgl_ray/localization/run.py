@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recip
 from cvgl_ray.features.recipe import check_backbone
 from cvgl_ray.localization.cell_bundle import CellBundle, check_recipe, load_cell_bundle, save_cell_bundle
 from cvgl_ray.localization.inputs import Inputs, check_truth, load_truth, open_inputs, truth_notes
-from cvgl_ray.localization.job import Localized, localize_photos, searched_scales
+from cvgl_ray.localization.job import Localized, localize_photos
+from cvgl_ray.localization.notes import outcome_notes, parameters
 from cvgl_ray.localization.outputs import (
     check_kinds,
     figures,
@@ -21,10 +21,12 @@ from cvgl_ray.localization.outputs import (
     write_report,
     write_tables,
 )
+from cvgl_ray.localization.plan import searched_headings, searched_scales
+from cvgl_ray.localization.priors import allowed_poses
+from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
 from cvgl_ray.localization.work import Work, WorkHere
 from cvgl_ray.maps.geomap import GeoMap
-from cvgl_ray.reports.location import Location
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import write_flight
 from cvgl_ray.storage import run_folder, run_record
@@ -34,29 +36,6 @@ from cvgl_ray.storage.filesystem import is_uri
 log = logging.getLogger(__name__)
 
 Workers = Callable[[CellModel, GeoMap, int], Work]  # the last: how many blocks and photos there may be to do
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for besides the configuration: paths or URIs; truth: a CSV file, or "exif"."""
-
-    maps: Sequence[str]
-    photos: Sequence[str]
-    crs: str = ""
-    bundle: Path | None = None
-    cache: str = ""  # folder of cells; "": DIR/cells
-    truth: str = ""
-    write: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One row for each photo, sorted by image_id; metrics: with a truth."""
-
-    rows: Sequence[Location]
-    metrics: dict[str, Any] | None
-    notes: Sequence[str]
-    seconds: dict[str, float]
 
 
 def work_here(model: CellModel, geomap: GeoMap, _photos: int) -> Work:
@@ -144,7 +123,9 @@ def _checked(config: Config, request: Request) -> Inputs:
     check_backbone(config.backbone)
     inputs = open_inputs(request.maps, request.photos, config.prior, request.crs)
     check_truth(request.truth, inputs, config.prior)
-    searched_scales(config.cells, inputs.geomap)
+    scales = searched_scales(config.cells, inputs.geomap)
+    infos = [photo.info for photo in inputs.photos if not photo.reason]
+    allowed_poses(config.prior, infos, inputs.geomap, scales, searched_headings(config.cells))
     log.info(
         "map: %.2f km2 at %.2g m per pixel; %d photos",
         inputs.geomap.area_m2 / 1e6,
@@ -186,7 +167,7 @@ def _write(config: Config, request: Request, inputs: Inputs, done: Localized, fo
     rows = locations(inputs.photos, done, inputs.geomap.frame)
     write_tables(folder, rows, inputs.photos)
     write_georeferenced(folder, request.write, rows, inputs.photos)
-    notes = [*inputs.notes, *_outcome_notes(rows, done)]
+    notes = [*inputs.notes, *outcome_notes(rows, done)]
     truth = metrics = None
     if request.truth:
         truth = load_truth(request.truth, inputs)
@@ -206,7 +187,7 @@ def _write(config: Config, request: Request, inputs: Inputs, done: Localized, fo
         inputs.geomap,
         truth=truth,
         metrics=metrics,
-        parameters=_parameters(config, request, inputs, done),
+        parameters=parameters(config, request, inputs, done),
         priors=done.priors,
         notes=notes,
     )
@@ -220,35 +201,6 @@ def _round(found: Found) -> dict[str, float]:
         "mean_lead": float(found.lead.mean()),
         "chance_lead": found.chance,
         "sure": float((found.confidence >= SURE).sum()),
-    }
-
-
-def _outcome_notes(rows: Sequence[Location], done: Localized) -> list[str]:
-    notes = [f"Part of {name} is damaged: it was left out." for name in done.damaged]
-    unusable = [f"{name} ({reason})" for name, reason in sorted(done.reasons.items())]
-    if unusable:
-        more = ", ..." if len(unusable) > 5 else ""
-        notes.append(f"{len(unusable)} photos cannot be used: {', '.join(unusable[:5])}{more}.")
-    if not any(row.found for row in rows):
-        notes.append("None of the photos was found: do they lie on this map?")
-    return notes
-
-
-def _parameters(config: Config, request: Request, inputs: Inputs, done: Localized) -> dict[str, object]:
-    """What the page says of how it was made."""
-    sides = [scale.side_m for scale in done.scales]
-    return {
-        "map": ", ".join(request.maps),
-        "area": f"{inputs.geomap.area_m2 / 1e6:.2f} km²",
-        "pixel": f"{inputs.geomap.metres_per_pixel:.2f} m",
-        "photos": ", ".join(request.photos),
-        "backbone": config.backbone.name,
-        "weights": config.backbone.checkpoint or ("timm's hub" if config.backbone.pretrained else "random"),
-        "ground searched": f"{min(sides):.0f} to {max(sides):.0f} m, {len(sides)} sizes",
-        "headings": config.cells.headings,
-        "adaptation": f"{config.cells.rounds} rounds" if config.cells.rounds else "none",
-        "bundle": str(request.bundle or "none"),
-        "seconds": ", ".join(f"{part} {took:.1f}" for part, took in done.seconds.items()),
     }
 
 

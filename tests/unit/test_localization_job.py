@@ -21,7 +21,8 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.localization.cell_bundle import load_cell_bundle
 from cvgl_ray.localization.cell_files import BlockKey, MadeBlock
 from cvgl_ray.localization.photo_files import PhotoFile
-from cvgl_ray.localization.run import Answer, Request, frozen, load_map_config, localize_map
+from cvgl_ray.localization.request import Answer, Request
+from cvgl_ray.localization.run import frozen, load_map_config, localize_map
 from cvgl_ray.localization.survey import Survey
 from cvgl_ray.localization.work import MadePhoto, WorkHere
 from cvgl_ray.maps.metadata import PhotoInfo
