@@ -67,11 +67,13 @@ def localize_map(
         more = {"crs": request.crs}
         if request.bundle is not None:
             more["bundle"] = file_digest((request.bundle / "config.json").read_bytes())
+        run_record.check_claim(folder.path, "localize", config, more)
+        model, recipe = _model(config, bundle)
         run_record.claim(folder.path, "localize", config, more)
         cells = Path(request.cache) if request.cache else folder.path / "cells"
         if not request.cache:
             folder.fetch("cells")
-        done, recipe = _localized(config, inputs, cells, bundle, workers)
+        done = _localized(config, inputs, cells, bundle, model, recipe, workers)
         assert done.adapted is not None
         learned = CellBundle(done.adapted.adapter, config.backbone, config.cells, recipe)
         save_cell_bundle(folder.path / "bundle", learned)
@@ -107,8 +109,9 @@ def localize(
     request = Request(_named(map), _named(photos), crs, folder)
     inputs = _checked(config, request)
     learned = None if folder is None else load_cell_bundle(folder)
+    model, recipe = _model(config, learned)
     with tempfile.TemporaryDirectory() as temporary:
-        done, _ = _localized(config, inputs, Path(cache or temporary), learned, work_here)
+        done = _localized(config, inputs, Path(cache or temporary), learned, model, recipe, work_here)
     return [vars(row) for row in locations(inputs.photos, done, inputs.geomap.frame)]
 
 
@@ -137,29 +140,37 @@ def _checked(config: Config, request: Request) -> Inputs:
     return inputs
 
 
-def _localized(
-    config: Config, inputs: Inputs, cells: Path, bundle: CellBundle | None, workers: Workers
-) -> tuple[Localized, dict[str, Any]]:
-    """What was found, and the recipe of the cells."""
+def _model(config: Config, bundle: CellBundle | None) -> tuple[CellModel, dict[str, Any]]:
+    """The model and its cells' recipe. Raises InputError where it makes none, or others than the bundle's."""
     model = build_cell_model(config.backbone, config.cells.layer, "cuda" if config.run.gpu else "cpu")
     recipe = cell_recipe(model, config.backbone)
     if bundle is not None:
         check_recipe(bundle, recipe)
     model.fold()
-    work = workers(model, inputs.geomap, len(inputs.photos))
-    done = localize_photos(
+    return model, recipe
+
+
+def _localized(
+    config: Config,
+    inputs: Inputs,
+    cells: Path,
+    bundle: CellBundle | None,
+    model: CellModel,
+    recipe: dict[str, Any],
+    workers: Workers,
+) -> Localized:
+    return localize_photos(
         inputs.photos,
         inputs.geomap,
         cells,
         recipe,
         model.channels,
         model.stride,
-        work,
+        workers(model, inputs.geomap, len(inputs.photos)),
         config.cells,
         config.prior,
         None if bundle is None else bundle.adapter,
     )
-    return done, recipe
 
 
 def _write(config: Config, request: Request, inputs: Inputs, done: Localized, folder: Path) -> Answer:

@@ -195,6 +195,7 @@ def test_a_bundle_of_another_backbone_or_of_a_training_is_refused(
     config = load_map_config(None, ("backbone.name=test_resnet",), bundle)
     with pytest.raises(InputError, match=r"--bundle was learned on other cells .* \(test_efficientnet\)$"):
         localize_map(config, request(world, bundle=bundle), tmp_path / "run")
+    assert not (tmp_path / "run/run.json").exists()  # a better choice may follow
     (tmp_path / "config.json").write_text('{"format": 1, "config": {}}')
     with pytest.raises(InputError, match=r"was not made by `cvgl-ray localize --map`"):
         load_map_config(bundle=tmp_path)
