@@ -16,6 +16,7 @@ from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, training_tables
 from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
+from cvgl_ray.distributed.map_work import workers_at
 from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import Trained, train
 from cvgl_ray.em.batches import check_batches
@@ -136,8 +137,8 @@ def evaluate_stage(
 
 
 def localize_map_stage(config: Config, request: Request, output: Path | str, address: str = "") -> Answer:
-    """Place photos on a map, see `localization.run.localize_map`."""
-    return localize_map(config, request, output)
+    """Place photos on a map, see `localization.run.localize_map` and `map_work.workers_at`."""
+    return localize_map(config, request, output, workers_at(address, config.run))
 
 
 def quickstart_stage(output: Path, seed: int = 0, photos: int = 24, address: str = "") -> Answer:

@@ -37,7 +37,7 @@ def run_batches(
         .map(
             _Embed,  # type: ignore[arg-type]  # Ray constructs the class in its actors
             fn_constructor_args=(shared, pretransforms, "cuda" if gpu else "cpu"),
-            compute=_pool(actors, session.cluster_gpus() if gpu else session.cluster_cpus()),
+            compute=pool(actors, session.cluster_gpus() if gpu else session.cluster_cpus()),
             num_cpus=0 if gpu else 1,
             num_gpus=1 if gpu else 0,
         )
@@ -48,7 +48,7 @@ def run_batches(
             yield row
 
 
-def _pool(asked: int, present: int) -> ray.data.ActorPoolStrategy:
+def pool(asked: int, present: int) -> ray.data.ActorPoolStrategy:
     """As many actors as asked for; if none, one per GPU or CPU that is up now, more as the cluster grows.
 
     On CPUs Ray fuses both steps into the actors, so one actor per core keeps every core at work.

@@ -154,6 +154,12 @@ def place(memory: int, number: int = 0) -> dict[str, Any]:
     return options | {"memory": max(1, memory)}
 
 
+def given_everywhere(memory: int) -> int:
+    """So many bytes of a task's memory, or what the smallest node with CPUs has: Ray would wait for more."""
+    nodes = [node for node in alive_nodes() if node.get("CPU")]
+    return max(1, min([memory, *(int(node.get("memory", 0)) for node in nodes)]))
+
+
 def use_threads(count: int) -> None:
     """Let torch and faiss use so many threads in this process; 0: as many as the node has cores."""
     count = count or node_cores()

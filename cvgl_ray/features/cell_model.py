@@ -67,6 +67,12 @@ class CellModel:
             )
         return cells
 
+    def to(self, device: str) -> None:
+        """Move the model to another device."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+
     @torch.inference_mode()
     def fold(self) -> None:
         """Make a convolutional model of float32 quicker; its cells stay the same but for rounding."""

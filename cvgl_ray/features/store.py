@@ -46,6 +46,10 @@ class RowStore:
         if not (self.folder / "manifest.json").exists():
             write_json(self.folder / "manifest.json", {"view": self.view, **self.recipe})
 
+    def paths(self) -> list[Path]:
+        """The part files, sorted."""
+        return sorted(self.folder.glob("part-*.parquet"))
+
     def digests(self) -> set[str]:
         """Digests of the images that already have a row."""
         return set(self._places())
@@ -100,7 +104,7 @@ class RowStore:
         """By digest, the part and the row in it; two runs with one cache may both have extracted an image."""
         places: dict[str, tuple[Path, int]] = {}
         seen = {}
-        for path in sorted(self.folder.glob("part-*.parquet")):
+        for path in self.paths():
             status = path.stat()
             key = path, status.st_mtime_ns, status.st_size
             seen[key] = self._known.get(key) or read_digests(path)

@@ -107,6 +107,11 @@ class MapCellFiles:
         return found
 
     @property
+    def paths(self) -> list[Path]:
+        """The files of all blocks made so far; their names tell their content."""
+        return self._store.paths()
+
+    @property
     def _damaged_file(self) -> Path:
         return self._store.folder / "damaged.json"
 
@@ -159,6 +164,11 @@ class PhotoCellFiles:
         for side, photo in made.items():
             arrays = {"cells": photo.cells[None].numpy(), "masks": photo.masks[None].numpy()}
             self._stores[side].append_arrays([digest], [image_id], arrays)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of all photos made so far; their names tell their content."""
+        return [path for store in self._stores.values() for path in store.paths()]
 
     def read(self, digests: Sequence[str]) -> dict[int, list[PhotoCells]]:
         """The cells of photos by size, in the order asked."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from cvgl_ray.errors import InputError
 from cvgl_ray.features.pixels import BrokenImageError, decode
 from cvgl_ray.maps.masks import black_surround, is_blank
 from cvgl_ray.maps.metadata import PhotoInfo, read_info
@@ -53,13 +54,17 @@ def _opened(photo: Photo) -> PhotoFile:
 def read_pixels(uri: str, sufficient_px: int = SUFFICIENT_PX) -> PhotoPixels:
     """A photo's pixels, reduced to what the alignment uses.
 
-    Raises BrokenImageError for a file that is no picture, or a picture that shows nothing.
+    Raises BrokenImageError for a file that is no picture, or a picture that shows nothing; InputError for one
+    that cannot be read: `open_photos` has read it.
     """
     try:
-        image = decode(read_bytes(uri), sufficient_px)
+        content = read_bytes(uri)
     except OSError as error:
-        raise BrokenImageError(f"the file cannot be read ({error})") from error
-    rgb = np.asarray(reduced(image, sufficient_px))
+        raise InputError(
+            f"the photo {uri!r} was there and cannot be read now ({error}): start again, and where a cluster"
+            " works give photos that all of its nodes see"
+        ) from error
+    rgb = np.asarray(reduced(decode(content, sufficient_px), sufficient_px))
     if is_blank(rgb):
         raise BrokenImageError("the picture is of one brightness throughout")
     valid = black_surround(rgb)

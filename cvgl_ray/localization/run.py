@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cvgl_ray.alignment.flight import SURE, Found
 from cvgl_ray.config import Config, load_config
+from cvgl_ray.errors import InputError
 from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
 from cvgl_ray.features.recipe import check_backbone
 from cvgl_ray.localization.cell_bundle import CellBundle, check_recipe, load_cell_bundle, save_cell_bundle
@@ -21,7 +24,7 @@ from cvgl_ray.localization.outputs import (
     write_report,
     write_tables,
 )
-from cvgl_ray.localization.plan import searched_headings, searched_scales
+from cvgl_ray.localization.plan import map_blocks, searched_headings, searched_scales
 from cvgl_ray.localization.priors import allowed_poses
 from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
@@ -35,11 +38,16 @@ from cvgl_ray.storage.filesystem import is_uri
 
 log = logging.getLogger(__name__)
 
-Workers = Callable[[CellModel, GeoMap, int], Work]  # the last: how many blocks and photos there may be to do
+# By the model, on the CPU; the map; about how many photos and blocks there are; run.gpu.
+Workers = Callable[[CellModel, GeoMap, int, bool], Work]
 
 
-def work_here(model: CellModel, geomap: GeoMap, _photos: int) -> Work:
-    """All in this process."""
+def work_here(model: CellModel, geomap: GeoMap, _pieces: int, gpu: bool) -> Work:
+    """All in this process. Raises InputError for a GPU that there is not."""
+    if gpu:
+        if not torch.cuda.is_available():
+            raise InputError("run.gpu is true, and this machine has no GPU that torch sees: leave it out")
+        model.to("cuda")
     return WorkHere(model, geomap)
 
 
@@ -142,7 +150,7 @@ def _checked(config: Config, request: Request) -> Inputs:
 
 def _model(config: Config, bundle: CellBundle | None) -> tuple[CellModel, dict[str, Any]]:
     """The model and its cells' recipe. Raises InputError where it makes none, or others than the bundle's."""
-    model = build_cell_model(config.backbone, config.cells.layer, "cuda" if config.run.gpu else "cpu")
+    model = build_cell_model(config.backbone, config.cells.layer)
     recipe = cell_recipe(model, config.backbone)
     if bundle is not None:
         check_recipe(bundle, recipe)
@@ -159,6 +167,7 @@ def _localized(
     recipe: dict[str, Any],
     workers: Workers,
 ) -> Localized:
+    pieces = len(inputs.photos) + map_blocks(config.cells, inputs.geomap, model.stride)
     return localize_photos(
         inputs.photos,
         inputs.geomap,
@@ -166,7 +175,7 @@ def _localized(
         recipe,
         model.channels,
         model.stride,
-        workers(model, inputs.geomap, len(inputs.photos)),
+        workers(model, inputs.geomap, pieces, config.run.gpu),
         config.cells,
         config.prior,
         None if bundle is None else bundle.adapter,

@@ -6,7 +6,7 @@ shard, and is read once.
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
@@ -68,6 +68,11 @@ class Survey:
     _photos_held: "_Last[Photos]" = field(default_factory=lambda: _Last())
     _levels_held: "_Last[Levels]" = field(default_factory=lambda: _Last())
 
+    def of(self, rows: slice) -> "Survey":
+        """Of some of the photos."""
+        allowed = self.allowed.of(rows)
+        return replace(self, digests=self.digests[rows], allowed=allowed, _photos_held=_Last())
+
     def photos(self, rows: slice) -> Photos:
         """The cells of some photos, in the headings that are allowed; the last ones are kept."""
         return self._photos_held.get((rows.start, rows.stop), partial(self._photos, rows))
@@ -102,7 +107,7 @@ def shard_peaks(survey: Survey, shard: Shard, adapter: CellAdapter) -> list[Peak
             survey.photos(rows), levels, survey.scales, adapter, shard.core, allowed.near, survey.most
         )
         parts.append(allowed.scaled(found))
-    return [_stacked(batches) for batches in zip(*parts, strict=True)]
+    return [stacked(batches) for batches in zip(*parts, strict=True)]
 
 
 def shard_pairs(survey: Survey, shard: Shard, adapter: CellAdapter, found: Found) -> torch.Tensor:
@@ -111,7 +116,7 @@ def shard_pairs(survey: Survey, shard: Shard, adapter: CellAdapter, found: Found
     return torch.cat(
         [
             flight.shard_pairs(
-                survey.photos(rows), levels, survey.scales, adapter, _rows(found, rows), shard.core
+                survey.photos(rows), levels, survey.scales, adapter, rows_of(found, rows), shard.core
             )
             for rows in survey.batches
         ]
@@ -166,12 +171,13 @@ def photos_per_batch(cells: Photos) -> int:
     return max(1, math.floor(BATCH_BYTES / size))
 
 
-def _rows(found: Found, rows: slice) -> Found:
+def rows_of(found: Found, rows: slice) -> Found:
+    """What was found of some of the photos."""
     peaks = Peaks(*(column[rows] for column in found.peaks))
     return Found(peaks, found.lead[rows], found.confidence[rows], found.chance)
 
 
-def _stacked(batches: Sequence[Peaks]) -> Peaks:
+def stacked(batches: Sequence[Peaks]) -> Peaks:
     """The peaks of all photos from those of some; where little fits on a shard, each may have fewer."""
     wide = [merged([peaks, nothing(len(peaks.score), PEAKS)], PEAKS) for peaks in batches]
     return Peaks(*(torch.cat(columns) for columns in zip(*wide, strict=True)))

@@ -47,7 +47,7 @@ class Start(NamedTuple):
 
 
 class Work(Protocol):
-    """Who does what takes time; all in the order asked, but blocks, which come in any order."""
+    """Who does what takes time. Photos and blocks come in any order, fits and places in the order asked."""
 
     def photos(
         self, lacking: Sequence[tuple[PhotoFile, list[int]]], headings: Sequence[float]

@@ -67,7 +67,7 @@ def made_by(asked: Request, output: Path, most: int = 1000) -> list[str]:
     """Which photos' and blocks' cells a run makes before it searches, or before it is ended."""
     made: list[str] = []
     with pytest.raises(StoppedError):
-        localize_map(CONFIG, asked, output, lambda model, geomap, _: StoppingWork(model, geomap, made, most))
+        localize_map(CONFIG, asked, output, lambda model, geomap, *_: StoppingWork(model, geomap, made, most))
     return made
 
 

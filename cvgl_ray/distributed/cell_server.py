@@ -1,0 +1,70 @@
+"""Cells on one node's disk, read on all nodes: as files where these are seen, else asked of that node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cvgl_ray.alignment.flight import Levels, Photos
+from cvgl_ray.distributed.resources import alive_nodes
+from cvgl_ray.localization.survey import Shard, Survey
+
+TRIES = 3
+
+
+class CellServer:
+    """Reads the cells of a survey on the node that has them."""
+
+    def __init__(self, survey: Survey) -> None:
+        self.survey = survey
+
+    def levels(self, shard: Shard) -> Levels:
+        return self.survey.levels(shard)
+
+    def photos(self, rows: slice) -> Photos:
+        return self.survey.photos(rows)
+
+
+@dataclass(frozen=True)
+class ServedSurvey(Survey):
+    """A survey whose cells another node reads."""
+
+    server: Any = None
+    first: int = 0  # of its photos, among those of the server
+
+    def of(self, rows: slice) -> Survey:
+        return replace(super().of(rows), first=self.first + rows.start)  # type: ignore[call-arg]
+
+    def _photos(self, rows: slice) -> Photos:
+        wanted = slice(self.first + rows.start, self.first + rows.stop)
+        found: Photos = ray.get(self.server.photos.remote(wanted))
+        return found
+
+    def _levels(self, shard: Shard) -> Levels:
+        found: Levels = ray.get(self.server.levels.remote(shard))
+        return found
+
+
+def start_server(survey: ray.ObjectRef) -> Any:
+    """The server on this process's node; None where there is no other node."""
+    if len(alive_nodes()) == 1:
+        return None
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(max_restarts=TRIES, max_task_retries=TRIES)(CellServer)
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote(survey)
+
+
+def readable(survey: Survey, paths: Sequence[Path], server: Any) -> Survey:
+    """The survey as it can be read on this node. paths: of all its files, whose names tell their content."""
+    if server is None or all(path.exists() for path in paths):
+        return survey
+    return served(survey, server)
+
+
+def served(survey: Survey, server: Any) -> ServedSurvey:
+    """The survey, read by its server."""
+    known = {field.name: getattr(survey, field.name) for field in fields(survey)}
+    return ServedSurvey(**known, server=server)
