@@ -18,7 +18,7 @@ TRIED_CELLS = (12, 13)  # rows and columns of the picture that a model is tried 
 
 
 class CellModel:
-    """Pictures [N, 3, H, W] uint8, H and W multiples of `stride` -> cells [N, C, h, w] float32 on the CPU.
+    """Pictures [N, 3, H, W] in [0, 255], sides multiples of `stride` -> cells [N, C, h, w] float32 (CPU).
 
     layer: index of the stage or block whose map is taken; None: chosen by `cell_layer`. Raises InputError for
     a model without intermediate maps, or without this layer.

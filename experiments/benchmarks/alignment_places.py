@@ -25,7 +25,8 @@ from cvgl_ray.em.adapters import ViewCentred, embed
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.rounds import frozen_graphs, run_rounds, start
 from cvgl_ray.features.backbone import FrozenBackbone
-from cvgl_ray.features.cells import CellBackbone, Cells, resized, turn
+from cvgl_ray.features.cell_model import CellModel
+from cvgl_ray.features.cells import Cells, cells_of, resized, turn
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.features.weights import build_model
@@ -41,7 +42,6 @@ VIEWS = ("drone", "satellite")
 @click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--backbone", default="mobilenetv2_100", show_default=True)
 @click.option("--checkpoint", required=True, type=click.Path(exists=True))
-@click.option("--mean-std", type=float, nargs=2, default=None, help="Of all channels; else the model's own.")
 @click.option("--variant", "variants", multiple=True, help="Folders below ROOT; all where none is named.")
 @click.option("--single", is_flag=True, help="Vectors of one forward, without rings.")
 @click.option("--half", is_flag=True, help="Align in bfloat16, where the processor is quick at it.")
@@ -49,7 +49,6 @@ def main(
     root: Path,
     backbone: str,
     checkpoint: str,
-    mean_std: tuple[float, float] | None,
     variants: tuple[str, ...],
     single: bool,
     half: bool,
@@ -59,13 +58,12 @@ def main(
     for variant in variants or sorted(path.name for path in root.iterdir() if path.is_dir()):
         started = time.process_time()
         ids, pictures = zip(*(read_view(root / variant, view) for view in VIEWS), strict=True)
-        cells = CellBackbone(model, mean=mean_std and [mean_std[0]] * 3, std=mean_std and [mean_std[1]] * 3)
-        aligner = Aligner(*all_cells(cells, pictures), settings)
+        aligner = Aligner(*all_cells(CellModel(model), pictures), settings)
         extracted = time.process_time()
         aligner.align()
         choice = choose(aligner.prior, np.array([SIDE / side for side in SIDES]))
         vectors = [
-            vectors_of(model, part, crops, turns, single, mean_std)
+            vectors_of(model, part, crops, turns, single)
             for part, crops, turns in views_of(pictures, choice, single)
         ]
         config = load_config(None)
@@ -96,10 +94,10 @@ def read_view(folder: Path, view: str) -> tuple[list[str], torch.Tensor]:
     return [f"{view}/{path.name}" for path in paths], torch.stack(square)
 
 
-def all_cells(backbone: CellBackbone, pictures: tuple[torch.Tensor, ...]) -> tuple[Cells, list[Cells]]:
+def all_cells(model: CellModel, pictures: tuple[torch.Tensor, ...]) -> tuple[Cells, list[Cells]]:
     """The queries' cells in all headings, and the references' of all widths."""
-    query = backbone.cells(pictures[0], SIDE, HEADINGS)
-    references = [backbone.cells(pictures[1], side) for side in SIDES]
+    query = cells_of(model, pictures[0], SIDE, HEADINGS)
+    references = [cells_of(model, pictures[1], side) for side in SIDES]
     directions = projection([query], references)
     return projected(query, directions), [projected(cells, directions) for cells in references]
 
@@ -121,7 +119,6 @@ def vectors_of(
     crops: tuple[float, ...],
     headings: tuple[float, ...],
     single: bool,
-    mean_std: tuple[float, float] | None,
 ) -> np.ndarray:
     """The mean unit vector [N, D] over crops and headings, of the recommended layers and rings."""
     options = (
@@ -130,8 +127,6 @@ def vectors_of(
         else {"layers": (-2, "final"), "pooling": "mean", "rings": (0.25, 0.5, 0.7, 0.9, 1.1, 1.5)}
     )
     backbone = FrozenBackbone(model, image_size=224, crop_fraction=1.0, **options)
-    if mean_std:
-        backbone._mean, backbone._std = (torch.full((1, 3, 1, 1), value) for value in mean_std)
     view, total = Pretransform(crops=crops), np.zeros(())
     for heading in headings:
         turned = turn(pictures.float(), heading).round().clamp(0, 255).to(torch.uint8)

@@ -5,7 +5,8 @@ import torch
 from backbones import batch, model
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.cells import CellBackbone, cell_mask, turn
+from cvgl_ray.features.cell_model import CellModel
+from cvgl_ray.features.cells import cell_mask, cells_of, turn
 
 
 def pictures(count=2):
@@ -14,10 +15,10 @@ def pictures(count=2):
 
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_resnet", "test_convnext"])
 def test_any_size_gives_so_many_cells(name):
-    backbone = CellBackbone(model(name))
+    made = CellModel(model(name))
     for side in (5, 8):
-        cells = backbone.cells(pictures(), side, [0.0, 45.0])
-        assert cells.maps.shape == (2, 2, backbone.channels, side, side)
+        cells = cells_of(made, pictures(), side, [0.0, 45.0])
+        assert cells.maps.shape == (2, 2, made.channels, side, side)
         assert cells.masks.shape == (1, 2, side, side)
         assert cells.masks[0, 0].all()
         assert not cells.masks[0, 1, 0, 0]  # a corner turned inwards
@@ -25,9 +26,9 @@ def test_any_size_gives_so_many_cells(name):
 
 
 def test_a_turned_picture_gives_the_cells_of_that_heading():
-    backbone = CellBackbone(model("test_efficientnet"))
-    turned = backbone.cells(turn(pictures(), 90), 6)
-    torch.testing.assert_close(turned.maps[:, 0], backbone.cells(pictures(), 6, [90.0]).maps[:, 0])
+    made = CellModel(model("test_efficientnet"))
+    turned = cells_of(made, turn(pictures(), 90), 6)
+    torch.testing.assert_close(turned.maps[:, 0], cells_of(made, pictures(), 6, [90.0]).maps[:, 0])
 
 
 def test_turning_is_counter_clockwise_whatever_the_angle():
@@ -40,7 +41,7 @@ def test_turning_is_counter_clockwise_whatever_the_angle():
 def test_pixels_that_do_not_count_mask_their_cells():
     valid = torch.ones(2, 160, 160, dtype=torch.bool)
     valid[1, :, :40] = False
-    cells = CellBackbone(model("test_resnet")).cells(pictures(), 4, [0.0, 180.0], valid)
+    cells = cells_of(CellModel(model("test_resnet")), pictures(), 4, [0.0, 180.0], valid)
     assert cells.masks[0].all()
     assert cells.masks[1].sum((1, 2)).tolist() == [12, 12]
     assert not cells.masks[1, 0, :, 0].any()
@@ -54,6 +55,7 @@ def test_a_cell_counts_only_where_it_is_covered():
 
 
 def test_broken_weights_are_refused():
-    backbone = CellBackbone(model("test_resnet"), std=[0.0, 1.0, 1.0])
+    broken = model("test_resnet")
+    next(broken.parameters()).data[:] = torch.nan
     with pytest.raises(InputError, match="not finite"):
-        backbone.cells(pictures(1), 4)
+        cells_of(CellModel(broken), pictures(1), 4)
