@@ -108,7 +108,8 @@ def frozen_graphs(query: Rows, reference: Rows, adapter: ViewCentred) -> Graphs:
     """Each view's graph in the normalised frozen features [N, D] of any float type."""
     rows = []
     for features, view in ((query, QUERY), (reference, REFERENCE)):
-        rows.append(adapter.normalise(take(features, np.arange(len(features)), "cpu"), view).numpy())
+        whole = take(features, np.arange(len(features)), adapter.centre.device)
+        rows.append(adapter.normalise(whole, view).cpu().numpy())
     return view_graph(rows[0]), view_graph(rows[1])
 
 
