@@ -73,7 +73,7 @@ class FrozenBackbone:
         self.model.to(self.device)
         self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference_mode would leave weights that cannot move to a GPU afterwards
     def fold(self) -> None:
         """Make a convolutional model of float32 quicker; its features stay the same but for rounding.
 
@@ -160,7 +160,8 @@ class FrozenBackbone:
             if self.normalize_tokens:
                 patches = F.normalize(patches, dim=-1)
             prefix = None if layer.prefix is None else layer.prefix.float()
-            for members in ring_members(layer.grid, self.rings) if self.rings else [slice(None)]:
+            rings = ring_members(layer.grid, self.rings, self.device) if self.rings else [slice(None)]
+            for members in rings:
                 pooled = pool(patches[:, members], prefix, self.pooling, self.gem_power)
                 vectors.append(F.normalize(pooled, dim=-1))
         return F.normalize(torch.cat(vectors, dim=-1), dim=-1)

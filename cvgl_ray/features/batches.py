@@ -87,7 +87,7 @@ def embed_batch(
     try:
         if len(pixels):
             features = backbone.embed(pixels, pretransforms[batch["view"]], pool)
-            batch["features"] = features.astype(np.float16)
+            batch["features"] = torch.from_numpy(features).half().numpy()  # NumPy's own takes ms per batch
     except InputError as error:
         batch["refused"] = str(error)
     return batch

@@ -73,7 +73,7 @@ class CellModel:
         self.model.to(self.device)
         self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference_mode would leave weights that cannot move to a GPU afterwards
     def fold(self) -> None:
         """Make a convolutional model of float32 quicker; its cells stay the same but for rounding."""
         if self.dtype == torch.float32:

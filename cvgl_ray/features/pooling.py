@@ -41,7 +41,9 @@ def pool(patches: torch.Tensor, prefix: torch.Tensor | None, kind: str, power: f
 
 
 @cache
-def ring_members(grid: tuple[int, int], radii: tuple[float, ...]) -> list[torch.Tensor]:
+def ring_members(
+    grid: tuple[int, int], radii: tuple[float, ...], device: torch.device | str = "cpu"
+) -> list[torch.Tensor]:
     """Token indices of concentric rings of an [h, w] grid, row-major: one [n] int64 tensor per ring.
 
     radii: outer radii, rising, in half-sides of the grid (1 touches the sides, sqrt 2 the corners); a token
@@ -57,4 +59,4 @@ def ring_members(grid: tuple[int, int], radii: tuple[float, ...]) -> list[torch.
     filled = [ring for ring in members if len(ring)]
     if not filled:
         raise InputError(f"rings {list(radii)} hold no token of a {height} x {width} grid; give larger radii")
-    return filled
+    return [ring.to(device) for ring in filled]
