@@ -43,7 +43,7 @@ MODEL_BYTES = 2**30  # of a process that holds the model and makes cells, about
 Piece = TypeVar("Piece")
 
 
-def map_work(model: CellModel, geomap: GeoMap, gpu: bool, address: str) -> "MapWork":
+def map_work(address: str, model: CellModel, geomap: GeoMap, gpu: bool) -> "MapWork":
     """The work on the cluster at `address`, see `session.connect`; the model and the map are sent there.
 
     Raises InputError as `check_map_room` does.

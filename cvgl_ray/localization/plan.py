@@ -1,8 +1,7 @@
-"""Which sizes of the ground and which headings of photos are searched, and how much work that is."""
+"""Which sizes of the ground and which headings of photos are searched, and how finely."""
 
 from collections.abc import Sequence
 
-from cvgl_ray.alignment.map_cells import CORE
 from cvgl_ray.alignment.scales import Scale, plan_scales, resolutions
 from cvgl_ray.config import Cells
 from cvgl_ray.errors import InputError
@@ -41,11 +40,6 @@ def searched_scales(section: Cells, geomap: GeoMap) -> list[Scale]:
 def searched_headings(section: Cells) -> list[float]:
     """The headings that photos are turned to, in degrees."""
     return [360.0 * step / section.headings for step in range(section.headings)]
-
-
-def map_blocks(section: Cells, geomap: GeoMap, stride: int) -> int:
-    """About how many blocks a map's cells are made of, at all resolutions. stride: px per cell."""
-    return round(_pixels(searched_scales(section, geomap), geomap) / (CORE * stride) ** 2)
 
 
 def _pixels(scales: Sequence[Scale], geomap: GeoMap) -> float:

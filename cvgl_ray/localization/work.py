@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -20,6 +21,7 @@ from cvgl_ray.localization import survey as surveys
 from cvgl_ray.localization.cell_files import BlockKey, MadeBlock, make_block, make_photo
 from cvgl_ray.localization.photo_files import PhotoFile, read_pixels
 from cvgl_ray.localization.survey import Survey
+from cvgl_ray.localization.threads import in_threads
 from cvgl_ray.maps.geomap import GeoMap
 from cvgl_ray.progress import progress
 
@@ -75,18 +77,21 @@ class WorkHere:
     def photos(
         self, lacking: Sequence[tuple[PhotoFile, list[int]]], headings: Sequence[float]
     ) -> Iterator[MadePhoto]:
-        for photo, sides in lacking:
-            try:
-                pixels = read_pixels(photo.uri)
-            except BrokenImageError as error:
-                yield MadePhoto(photo, {}, str(error))
-            else:
-                cells = make_photo(pixels, sides, headings, self.model, self.model.stride)
-                yield MadePhoto(photo, cells)
+        return in_threads(partial(self._photo, headings), lacking)
+
+    def _photo(self, headings: Sequence[float], lacking: tuple[PhotoFile, list[int]]) -> MadePhoto:
+        photo, sides = lacking
+        try:
+            pixels = read_pixels(photo.uri)
+        except BrokenImageError as error:
+            return MadePhoto(photo, {}, str(error))
+        return MadePhoto(photo, make_photo(pixels, sides, headings, self.model, self.model.stride))
 
     def blocks(self, keys: Sequence[BlockKey]) -> Iterator[MadeBlock]:
-        for key in keys:
-            yield make_block(self.geomap, key, self.model, self.model.stride, self.model.channels)
+        return in_threads(self._block, keys)
+
+    def _block(self, key: BlockKey) -> MadeBlock:
+        return make_block(self.geomap, key, self.model, self.model.stride, self.model.channels)
 
     def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]:
         found = []
@@ -100,14 +105,17 @@ class WorkHere:
         return torch.cat([surveys.shard_pairs(survey, shard, adapter, found) for shard in survey.shards])
 
     def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]:
-        for photo, poses in asked:
-            rgb, valid = read_pixels(photo.uri)
-            yield verify(rgb, valid, poses, self.ground, attenuation)
+        def fit(one: Candidates) -> list[Refined]:
+            return verify(*read_pixels(one.photo.uri), one.poses, self.ground, attenuation)
+
+        return in_threads(fit, asked)
 
     def places(self, starts: Sequence[Start], attenuation: torch.Tensor) -> Iterator[Place]:
-        for start in starts:
-            rgb, valid = read_pixels(start.photo.uri)
-            yield locate(rgb, valid, start.fit, start.confidence, self.ground, attenuation)
+        def place(start: Start) -> Place:
+            pixels = read_pixels(start.photo.uri)
+            return locate(*pixels, start.fit, start.confidence, self.ground, attenuation)
+
+        return in_threads(place, starts)
 
     @property
     def ground(self) -> Ground:
