@@ -6,6 +6,7 @@ that leads, candidates and confidences are told from in the same way.
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,28 +49,38 @@ def fine_scale(scale: Scale, side_px: int, finest: float) -> Scale:
     return Scale(resolution, round(scale.side_m / resolution))
 
 
+class Look(NamedTuple):
+    """What a second look is taken with: scales of the search, and the same ones in fine cells; headings.
+
+    most: flight.full_cells at the fine scales.
+    """
+
+    coarse: Sequence[Scale]
+    fine: Sequence[Scale]
+    headings: Sequence[float]
+    adapter: CellAdapter
+    most: int
+
+
 def looked_at_again(
     rgb: np.ndarray,
     valid: np.ndarray,
     peaks: Peaks,
-    coarse: Sequence[Scale],
-    fine: Sequence[Scale],
-    headings: Sequence[float],
-    adapter: CellAdapter,
+    look: Look,
     read: Read,
     forward: Forward,
     stride: int,
-    most: int,
 ) -> Peaks:
-    """The peaks [1, K] of one photo in fine cells, near its coarse peaks [1, K'].
+    """The peaks [1, PROPOSALS] of one photo in fine cells, one near each of its coarse peaks [1, K].
 
-    rgb [H, W, 3] uint8, valid [H, W] bool: the photo; most: full_cells of the flight at its fine sizes.
+    rgb [H, W, 3] uint8, valid [H, W] bool: the photo.
     """
+    adapter, headings = look.adapter, look.headings
     cells: dict[int, PhotoCells] = {}
     found = []
-    for k in proposals(peaks, 0, coarse):
+    for k in proposals(peaks, 0, look.coarse):
         number = int(peaks.scale[0, k])
-        scale = fine[number]
+        scale = look.fine[number]
         if scale.side_px not in cells:
             made = photo_cells(rgb, valid, scale.side_px, headings, forward, stride)
             cells[scale.side_px] = adapter.of_photo(made, _nearest(adapter, "photo", scale.side_px))
@@ -82,9 +93,9 @@ def looked_at_again(
         area = core.grown((photo.masks.shape[-1] / 2 + 1) * metres)
         level = _level(read, area, scale.metres_per_pixel, forward, stride)
         level = adapter.of_map(level, _nearest(adapter, "map", scale.metres_per_pixel))
-        best = search([few], level, number, core, most)
+        best = Peaks(*(column[:, :1] for column in search([few], level, number, core, look.most)))
         found.append(best._replace(heading=torch.tensor(turns)[best.heading]))
-    return merged(found, peaks.score.shape[1]) if found else nothing(1, 1)
+    return merged([*found, nothing(1, PROPOSALS)], PROPOSALS)
 
 
 def _level(read: Read, area: Window, resolution: float, forward: Forward, stride: int) -> MapCells:

@@ -26,8 +26,9 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.localization.cell_bundle import known
 from cvgl_ray.localization.cell_files import MadeBlock, MapCellFiles, PhotoCellFiles
 from cvgl_ray.localization.photo_files import PhotoFile
-from cvgl_ray.localization.plan import searched_headings, searched_scales
+from cvgl_ray.localization.plan import is_large, searched_headings, searched_scales
 from cvgl_ray.localization.priors import Allowed, allowed_poses
+from cvgl_ray.localization.second_look import second_look
 from cvgl_ray.localization.survey import Survey, cut, photos_per_batch, samples
 from cvgl_ray.localization.work import Candidates, Start, Work
 from cvgl_ray.maps.geomap import GeoMap
@@ -98,6 +99,9 @@ def localize_photos(
     done.damaged, done.scales = map_files.damaged(), scales
     survey = _survey(used, photo_files, map_files, scales, allowed.of(usable))
     done.adapted = _adapted(survey, work, cells, learned, done)
+    if is_large(cells, geomap):
+        with done.timed("second look"):
+            done.adapted, scales = second_look(done.adapted, used, survey, cells, headings, work)
     attenuation = done.adapted.adapter.attenuation
     with done.timed("verification"):
         starts = _verified(used, candidates(done.adapted.found, scales, headings), work, attenuation)

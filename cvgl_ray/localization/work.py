@@ -13,6 +13,7 @@ from cvgl_ray.alignment.locate import Place, locate
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose
+from cvgl_ray.alignment.proposals import Look, looked_at_again
 from cvgl_ray.alignment.turned import PhotoCells
 from cvgl_ray.alignment.verify import verify
 from cvgl_ray.features.cell_model import CellModel
@@ -41,6 +42,13 @@ class Candidates(NamedTuple):
     poses: list[Pose]
 
 
+class Proposed(NamedTuple):
+    """Where a photo may lie by a coarse search: peaks [1, K]."""
+
+    photo: PhotoFile
+    peaks: Peaks
+
+
 class Start(NamedTuple):
     """What the last fit of a photo begins with."""
 
@@ -50,7 +58,7 @@ class Start(NamedTuple):
 
 
 class Work(Protocol):
-    """Who does what takes time. Photos and blocks come in any order, fits and places in the order asked."""
+    """Who does what takes time. Photos and blocks come in any order, all else in the order asked."""
 
     def photos(
         self, lacking: Sequence[tuple[PhotoFile, list[int]]], headings: Sequence[float]
@@ -61,6 +69,8 @@ class Work(Protocol):
     def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]: ...
 
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor: ...
+
+    def looks(self, asked: Sequence[Proposed], look: Look) -> Iterator[Peaks]: ...
 
     def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]: ...
 
@@ -103,6 +113,14 @@ class WorkHere:
 
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor:
         return torch.cat([surveys.shard_pairs(survey, shard, adapter, found) for shard in survey.shards])
+
+    def looks(self, asked: Sequence[Proposed], look: Look) -> Iterator[Peaks]:
+        def again(one: Proposed) -> Peaks:
+            pixels = read_pixels(one.photo.uri)
+            read, model = self.geomap.read, self.model
+            return looked_at_again(*pixels, one.peaks, look, read, model, model.stride)
+
+        return in_threads(again, asked)
 
     def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]:
         def fit(one: Candidates) -> list[Refined]:
