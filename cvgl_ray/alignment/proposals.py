@@ -20,7 +20,7 @@ from cvgl_ray.alignment.scales import Scale
 from cvgl_ray.alignment.turned import PhotoCells, photo_cells
 from cvgl_ray.maps.frame import Window
 
-PROPOSALS = 24  # of a photo, each apart from the others
+PROPOSALS = 32  # of a photo, each apart from the others
 SLACK = 3  # fine cells around a proposal in which its peak may lie: one and a half coarse ones
 TURNS = (-1, 0, 1)  # headings that are looked at again, in steps from the proposal's
 

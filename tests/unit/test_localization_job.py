@@ -195,7 +195,7 @@ def test_cells_may_lie_elsewhere_and_a_new_photo_alone_is_new_work(world: Path, 
 def test_an_interrupted_run_goes_on(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr("cvgl_ray.localization.job.PART_BLOCKS", 2)  # the map has few blocks
+    monkeypatch.setattr("cvgl_ray.localization.making.PART_BLOCKS", 2)  # the map has few blocks
     made = made_by(request(world, "two"), tmp_path / "run", most)
     rest = made_by(request(world, "two"), tmp_path / "run")
     assert len(made) == most
