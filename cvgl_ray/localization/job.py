@@ -5,7 +5,7 @@ What takes time is done by a `Work`, in this process or on a cluster.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +15,13 @@ import torch
 
 from cvgl_ray.alignment.adaptation import Adapted, adapt
 from cvgl_ray.alignment.flight import Found, full_cells
+from cvgl_ray.alignment.ground_fit import Refined
 from cvgl_ray.alignment.locate import Place
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose
 from cvgl_ray.alignment.scales import Scale, photo_sides, resolutions
-from cvgl_ray.alignment.verify import candidates, confidence
+from cvgl_ray.alignment.verify import candidates, confidence, with_fits
 from cvgl_ray.config import Cells, Prior
 from cvgl_ray.errors import InputError
 from cvgl_ray.localization.cell_bundle import known
@@ -97,10 +98,15 @@ def localize_photos(
         _make_blocks(map_files, work)
     done.damaged, done.scales = map_files.damaged(), scales
     survey = _survey(used, photo_files, map_files, scales, allowed.of(usable))
-    done.adapted = _adapted(survey, work, cells, learned, done)
+
+    def fits(adapter: CellAdapter, found: Found) -> tuple[list[list[int]], list[list[Refined]]]:
+        with done.timed("verification"):
+            chosen, poses = candidates(found, scales, headings)
+            return chosen, _fits(used, poses, work, adapter.attenuation)
+
+    done.adapted = _adapted(survey, work, cells, learned, fits, done)
     attenuation = done.adapted.adapter.attenuation
-    with done.timed("verification"):
-        starts = _verified(used, candidates(done.adapted.found, scales, headings), work, attenuation)
+    starts = _starts(used, fits(done.adapted.adapter, done.adapted.found)[1])
     with done.timed("fit"), progress("fitting", len(starts), "photos") as advance:
         for start, place in zip(starts, work.places(starts, attenuation), strict=True):
             done.places[start.photo.image_id] = place
@@ -109,19 +115,26 @@ def localize_photos(
     return done
 
 
-def _verified(
+def _fits(
     photos: Sequence[PhotoFile], poses: Sequence[list[Pose]], work: Work, attenuation: torch.Tensor
-) -> list[Start]:
-    """The best fit of each photo's candidates and how sure it is; photos without a peak are left out."""
+) -> list[list[Refined]]:
+    """The fit of each photo's candidates, by photo."""
     asked = [Candidates(photo, found) for photo, found in zip(photos, poses, strict=True) if found]
-    fits = []
     with progress("verifying", len(asked), "photos") as advance:
+        made = []
         for fitted in work.fits(asked, attenuation):
-            fits.append(fitted)
+            made.append(fitted)
             advance(1)
+    left = iter(made)
+    return [next(left) if found else [] for found in poses]
+
+
+def _starts(photos: Sequence[PhotoFile], fits: Sequence[list[Refined]]) -> list[Start]:
+    """The best fit of each photo's candidates and how sure it is; photos without a peak are left out."""
     return [
-        Start(one.photo, max(fitted, key=lambda fit: fit.score), float(sure))
-        for one, fitted, sure in zip(asked, fits, confidence(fits), strict=True)
+        Start(photo, max(fitted, key=lambda fit: fit.score), float(sure))
+        for photo, fitted, sure in zip(photos, fits, confidence(fits), strict=True)
+        if fitted
     ]
 
 
@@ -201,7 +214,12 @@ def _survey(
 
 
 def _adapted(
-    survey: Survey, work: Work, cells: Cells, learned: CellAdapter | None, done: Localized
+    survey: Survey,
+    work: Work,
+    cells: Cells,
+    learned: CellAdapter | None,
+    fits: Callable[[CellAdapter, Found], tuple[list[list[int]], list[list[Refined]]]],
+    done: Localized,
 ) -> Adapted:
     """What the flight teaches, and where its photos are by that."""
 
@@ -221,6 +239,7 @@ def _adapted(
         pairs,
         sampled,
         survey.scales,
+        verify=lambda adapter, found: with_fits(found, *fits(adapter, found)),
         rounds=cells.rounds,
         channels=cells.channels,
         adapter=start,

@@ -133,8 +133,8 @@ def test_cells_that_a_node_does_not_see_are_read_for_it(
                 torch.testing.assert_close(one, other, rtol=0, atol=0)
             raise StoppedError
 
+    elsewhere = replace(asked, cache=str(world / "here/cells"))
     with pytest.raises(StoppedError):
-        elsewhere = replace(asked, cache=str(world / "here/cells"))
         localize_map(CONFIG, elsewhere, tmp_path / "run", lambda model, geomap, *_: Watched(model, geomap))
     assert cell_server.readable(seen[0], [tmp_path / "none"], "a server") is not seen[0]
     assert cell_server.readable(seen[0], seen[0].map_files.paths, "a server") is seen[0]
@@ -150,8 +150,8 @@ def test_what_a_worker_cannot_read_or_a_cluster_cannot_give_is_one_sentence(
             gone = [Candidates(one.photo._replace(uri="/none/a.jpg"), one.poses) for one in asked]
             return super().fits(gone, attenuation)
 
+    elsewhere = replace(asked, cache=str(world / "here/cells"))
     with pytest.raises(InputError) as error:
-        elsewhere = replace(asked, cache=str(world / "here/cells"))
         localize_map(
             CONFIG, elsewhere, tmp_path / "run", lambda *given: Deaf(ray.put(WorkHere(*given[:2])), False)
         )
