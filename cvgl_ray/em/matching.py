@@ -72,7 +72,7 @@ def pseudo_labels(
     """
     search = local(query, reference, factory)
     if neighbourhood and graphs is not None:
-        search = Neighbourly(query, reference, graphs, neighbourhood, scores, neighbours)
+        search = Neighbourly(search, graphs, neighbourhood, scores, neighbours)
     elif scores == "csls":
         search = Csls(search, neighbours)
     query_rows = np.arange(len(query)) if query_rows is None else query_rows
