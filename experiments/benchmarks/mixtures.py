@@ -53,8 +53,8 @@ def mixtures(
             rows[part] = np.einsum("nk,nkd->nd", weights[part], view[mixed[part]])
         spread = rows.std(axis=0)
         for start in range(0, pairs, CHUNK):
-            part = rows[start : start + CHUNK]
-            part += NOISE * spread * rng.standard_normal(part.shape, dtype=np.float32)
+            some = rows[start : start + CHUNK]
+            some += NOISE * spread * rng.standard_normal(some.shape, dtype=np.float32)
         made.append(rows)
     return made[0], made[1]
 
@@ -75,9 +75,8 @@ def main(table: str, pairs: int, dims: int, seed: int, overrides: tuple[str, ...
     config = load_config(None, overrides)
     query, reference = mixtures(paired(table), pairs, dims, seed)
     asked = np.sort(np.random.default_rng(1).choice(pairs, min(pairs, 10_000), replace=False))
-    before = recall_at_1(
-        *(rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (query, reference)), asked
-    )
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (query, reference)]
+    before = recall_at_1(unit[0], unit[1], asked)
     started = time.perf_counter()
     learner, rounds = fit(query.astype(np.float16), reference.astype(np.float16), config)
     seconds = time.perf_counter() - started
