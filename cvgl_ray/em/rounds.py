@@ -87,11 +87,12 @@ def start(
 ) -> tuple[Learner, Iterator[Round]]:
     """An untrained learner and its rounds, done in this process one by one as they are asked for.
 
-    query [Nq, D], reference [Nr, D]: frozen features of any float type; judge: see `run_rounds`; asked: ids
+    With run.gpu they are done on its GPU. query [Nq, D], reference [Nr, D]: frozen features of any float type; judge: see `run_rounds`; asked: ids
     of the only queries to be labelled, None for all.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
-    learner = build_learner(config, query.shape[1], centre)
+    device = "cuda" if config.run.gpu else "cpu"
+    learner = build_learner(config, query.shape[1], centre, device)
     graphs = None
     if config.estep.neighbourhood:
         graphs = frozen_graphs(query, reference, learner.adapter, config.estep.index)
@@ -100,7 +101,9 @@ def start(
         query,
         reference,
         config,
-        matcher=local_matcher(config.estep, graphs) if asked is None else asked_matcher(config.estep, asked),
+        matcher=local_matcher(config.estep, graphs, device)
+        if asked is None
+        else asked_matcher(config.estep, asked),
         judge=judge,
     )
     return learner, rounds

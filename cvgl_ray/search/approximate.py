@@ -13,8 +13,9 @@ EXACT = 2**34  # pairs of rows up to which "auto" looks at all of them: minutes 
 def chosen(factory: str, rows: int, others: int, device: str = "cpu") -> str:
     """The factory that "auto" stands for in a search of so many rows among so many others.
 
-    "Flat", exact, where there are few pairs, and on a GPU; else about twice the square root of the others as lists, of half
-    precision, a 48th of which are probed: recall@10 of about 0.96 at a million rows (experiments/LOG.md).
+    "Flat", exact, where there are few pairs, and on a GPU; else about twice the square root of the others as
+    lists, of half precision, a 48th of which are probed: recall@10 of about 0.96 at a million rows
+    (experiments/LOG.md).
     """
     if factory != "auto":
         return factory
