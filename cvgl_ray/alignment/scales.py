@@ -27,20 +27,26 @@ class Scale(NamedTuple):
 
 
 def plan_scales(
-    native: float, side_px: int, sides_m: tuple[float, float] = SIDES_M, factor: float = FACTOR
+    native: float,
+    side_px: int,
+    sides_m: tuple[float, float] = SIDES_M,
+    factor: float = FACTOR,
+    shared: int = 1,
 ) -> list[Scale]:
     """Scales from the smallest ground to the largest, a factor apart.
 
     native: metres per pixel of the map. side_px: of a photo; it is less where the map is too coarse for that,
-    so that one resolution of the map serves several scales. Scales at which a photo would be smaller than
-    LEAST_PX are left out: of so few pixels the map tells no two places apart.
+    so that one resolution of the map serves several scales. shared: so many neighbouring scales are compared
+    at one resolution, the smallest ground's among them; the other photos are larger than side_px then.
+    Scales at which a photo would be smaller than LEAST_PX are left out: of so few pixels the map tells no two
+    places apart.
     """
     least, most = sides_m
     steps = max(1, math.ceil(math.log(most / least) / math.log(factor)))
     scales = []
     for step in range(steps + 1):
-        side = least * (most / least) ** (step / steps)
-        resolution = max(native / UPSAMPLED, side / side_px)
+        side, smallest = (least * (most / least) ** (n / steps) for n in (step, step - step % shared))
+        resolution = max(native / UPSAMPLED, smallest / side_px)
         scales.append(Scale(resolution, round(side / resolution)))
     return [scale for scale in scales if scale.side_px >= LEAST_PX]
 

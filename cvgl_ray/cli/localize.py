@@ -97,7 +97,7 @@ def _on_map(
     read_tree(config_path, overrides)
     from cvgl_ray.localization.request import Request
     from cvgl_ray.localization.run import frozen, load_map_config
-    from cvgl_ray.stages import localize_map_stage
+    from cvgl_ray.map_stages import localize_map_stage
 
     config = load_map_config(config_path, overrides, bundle)
     output = output.rstrip("/") or output

@@ -89,6 +89,6 @@ def evaluate(
 @options.verbose
 def quickstart(output: Path, seed: int, photos: int, address: str) -> None:
     """Render a map and a flight over it, and say where each photo was taken; no downloads."""
-    from cvgl_ray.stages import quickstart_stage
+    from cvgl_ray.map_stages import quickstart_stage
 
     printing.flight(quickstart_stage(output, seed, photos, address), str(output))

@@ -24,6 +24,8 @@ class Cells(Section):
     transformer"""
     side_px: int = Field(default=192, ge=64)
     """px of a photo's side, the root of its pixels, when it is laid on the map"""
+    coarse_px: int = Field(default=96, ge=64)
+    """the same on a large map, which would take hours otherwise; its cells propose places, fits decide"""
     headings: Count = 12
     """into which photos are turned, evenly over the circle"""
     ground_m: tuple[float, float] = (40.0, 400.0)

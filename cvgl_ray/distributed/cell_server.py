@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cvgl_ray.alignment.flight import Levels, Photos
+from cvgl_ray.distributed.answers import TRIES
 from cvgl_ray.distributed.resources import alive_nodes
+from cvgl_ray.errors import GaveUpError
 from cvgl_ray.localization.survey import Shard, Survey
 
-TRIES = 3
+LIMIT_S = 600.0  # for the cells of one shard, or of one batch of photos
 
 
 class CellServer:
@@ -40,12 +43,22 @@ class ServedSurvey(Survey):
 
     def _photos(self, rows: slice) -> Photos:
         wanted = slice(self.first + rows.start, self.first + rows.stop)
-        found: Photos = ray.get(self.server.photos.remote(wanted))
+        found: Photos = _asked(self.server.photos.remote(wanted))
         return found
 
     def _levels(self, shard: Shard) -> Levels:
-        found: Levels = ray.get(self.server.levels.remote(shard))
+        found: Levels = _asked(self.server.levels.remote(shard))
         return found
+
+
+def _asked(answer: ray.ObjectRef) -> Any:
+    try:
+        return ray.get(answer, timeout=LIMIT_S)
+    except GetTimeoutError as error:
+        raise GaveUpError(
+            f"cells were not read within {LIMIT_S:.0f} s on the node whose disk holds them: put --output, or"
+            " --cache, on a disk that all nodes see"
+        ) from error
 
 
 def start_server(survey: ray.ObjectRef) -> Any:

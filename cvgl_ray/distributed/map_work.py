@@ -5,63 +5,57 @@ Cells are made by Ray Data, whose actors hold the model, and written here; searc
 """
 
 import pickle
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, TypeVar
 
 import ray
 import torch
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from cvgl_ray.alignment.flight import Found
 from cvgl_ray.alignment.ground_fit import Refined
 from cvgl_ray.alignment.locate import Place
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import KERNELS, Peaks
-from cvgl_ray.config import Run
 from cvgl_ray.distributed import cell_server, session
-from cvgl_ray.distributed.address import LOCAL, cluster_address
+from cvgl_ray.distributed.answers import TRIES, answers, giving_up
 from cvgl_ray.distributed.map_tasks import Maker, Shared, fitted, searched
 from cvgl_ray.distributed.pixel_pipeline import pool
-from cvgl_ray.distributed.resources import Need, given_everywhere, said_while_awaited
-from cvgl_ray.errors import GaveUpError
+from cvgl_ray.distributed.resources import (
+    Need,
+    given_everywhere,
+    said_while_awaited,
+)
 from cvgl_ray.features.cell_model import CellModel
 from cvgl_ray.localization import survey as surveys
 from cvgl_ray.localization.cell_files import BlockKey, MadeBlock
 from cvgl_ray.localization.photo_files import PhotoFile
-from cvgl_ray.localization.run import Workers, work_here
 from cvgl_ray.localization.survey import Survey
-from cvgl_ray.localization.work import Candidates, MadePhoto, Start, Work, WorkHere
+from cvgl_ray.localization.work import Candidates, MadePhoto, Start, WorkHere
 from cvgl_ray.maps.geomap import GeoMap
+from cvgl_ray.progress import progress
 
-MANY_PIECES = 5_000  # photos and blocks of the map: what takes one process ten minutes and more
 # Of one part. They do not depend on the cluster, so that neither does the last digit of an answer.
 PHOTOS_MADE, BLOCKS_MADE, PHOTOS_SEARCHED, PHOTOS_FITTED = 1, 4, 32, 4
 SCORE_MAPS = 6  # of the kernels of one convolution, that a search holds at a time
-AHEAD = 4  # tasks per CPU that are begun before the first of them is awaited
+MODEL_BYTES = 2**30  # of a process that holds the model and makes cells, about
 
 Piece = TypeVar("Piece")
 
 
-def workers_at(address: str, run: Run) -> Workers:
-    """Who works: a cluster that is joined; for a localisation of MANY_PIECES one started here; this process.
+def map_work(model: CellModel, geomap: GeoMap, gpu: bool, address: str) -> "MapWork":
+    """The work on the cluster at `address`, see `session.connect`; the model and the map are sent there.
 
-    Raises InputError for an address without a cluster, and where no process that works can ever start.
+    Raises InputError as `check_map_room` does.
     """
-    joined = ray.is_initialized() or cluster_address(address) != LOCAL
-    if joined:
-        session.check_room(address, [_need(run.gpu)])
+    check_map_room(address, gpu)
+    session.connect(address)
+    return MapWork(ray.put(WorkHere(model, geomap)), gpu)
 
-    def choose(model: CellModel, geomap: GeoMap, pieces: int, gpu: bool) -> Work:
-        if not joined and pieces < MANY_PIECES:
-            return work_here(model, geomap, pieces, gpu)
-        session.check_room(address, [_need(gpu)])
-        session.connect(address)
-        return MapWork(ray.put(WorkHere(model, geomap)), gpu)
 
-    return choose
+def check_map_room(address: str, gpu: bool) -> None:
+    """Raise InputError where no process that works can ever start, or where there is no cluster."""
+    session.check_room(address, [_need(gpu)])
 
 
 def _need(gpu: bool) -> Need:
@@ -102,7 +96,10 @@ class MapWork:
         return self._fitted(WorkHere.places, starts, attenuation)
 
     def _made(self, make: Callable[..., Iterator[Any]], parts: Sequence[Any], *more: Any) -> Iterator[Any]:
-        """What Ray Data's actors make of parts, in any order. One row is one part."""
+        """What Ray Data's actors make of parts, in any order. One row is one part.
+
+        Ray Data itself replaces actors that die; it has a limit for tasks, and none for actors.
+        """
         if not parts:
             return
         ray.data.DataContext.get_current().enable_progress_bars = False  # `progress` counts pieces instead
@@ -114,7 +111,8 @@ class MapWork:
             compute=pool(len(parts) if len(parts) < present else 0, present),
             **self._each,
         )
-        with said_while_awaited("the localisation", _need(self.gpu)) as begun:
+        awaited = said_while_awaited("the localisation", _need(self.gpu))
+        with giving_up("making cells"), awaited as begun:
             for row in data.iter_rows():
                 begun()
                 yield from pickle.loads(row["made"])
@@ -127,14 +125,19 @@ class MapWork:
         photos = range(0, len(survey.digests), PHOTOS_SEARCHED)
         rows = [slice(start, min(start + PHOTOS_SEARCHED, len(survey.digests))) for start in photos]
         there = [None if found is None else surveys.rows_of(found, part) for part in rows]
-        task = ray.remote(num_cpus=1, memory=given_everywhere(_search_bytes(survey)))(searched)
+        memory = given_everywhere(_search_bytes(survey))
+        task = ray.remote(num_cpus=1, memory=memory, max_retries=TRIES)(searched)
         tasks = [
             partial(task.remote, shared, search, part, shard, adapter_there, known)
             for shard in survey.shards
             for part, known in zip(rows, there, strict=True)
         ]
-        answers = list(_answers(tasks, "the search"))
-        return [answers[start : start + len(rows)] for start in range(0, len(answers), len(rows))]
+        found_there = []
+        with progress("search", len(tasks), "parts") as advance:
+            for answer in answers(tasks, "the search", Need("the search", 1, {"CPU": 1.0})):
+                found_there.append(answer)
+                advance(1)
+        return [found_there[at : at + len(rows)] for at in range(0, len(found_there), len(rows))]
 
     def _share(self, survey: Survey) -> Shared:
         """The survey in the object store; the last one stays there."""
@@ -148,38 +151,19 @@ class MapWork:
         self, fit: Callable[..., Iterator[Any]], asked: Sequence[Any], attenuation: torch.Tensor
     ) -> Iterator[Any]:
         """What fits give, in order."""
-        task = ray.remote(**self._each)(fitted)
+        task = ray.remote(max_retries=TRIES, **self._each)(fitted)
         there = ray.put(attenuation)
         tasks = [
             partial(task.remote, [self.here], self.gpu, fit, part, there)
             for part in _parts(asked, PHOTOS_FITTED)
         ]
-        for answer in _answers(tasks, "fitting"):
+        for answer in answers(tasks, "fitting", _need(self.gpu)):
             yield from answer
 
     @property
     def _each(self) -> dict[str, Any]:
-        return {"num_cpus": 0 if self.gpu else 1, "num_gpus": 1 if self.gpu else 0}
-
-
-def _answers(calls: Sequence[Callable[[], ray.ObjectRef]], what: str) -> Iterator[Any]:
-    """The answers of tasks in order; only so many are started that the cluster has enough to do.
-
-    Those that an error leaves behind end by themselves: to cancel one that has just ended crashes Ray 2.60.
-    Raises GaveUpError where processes have died over one task, time and again.
-    """
-    left, begun = iter(calls), deque[ray.ObjectRef]()
-    try:
-        while True:
-            begun.extend(call() for call in islice(left, AHEAD * session.cluster_cpus() - len(begun)))
-            if not begun:
-                return
-            yield ray.get(begun.popleft())
-    except (NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError) as error:
-        raise GaveUpError(
-            f"{what} gave up after its processes died several times: {str(error).strip().splitlines()[0]}; "
-            "the usual cause is too little memory, and fewer CPUs per node or larger nodes help"
-        ) from error
+        memory = given_everywhere(MODEL_BYTES)
+        return {"num_cpus": 0 if self.gpu else 1, "num_gpus": 1 if self.gpu else 0, "memory": memory}
 
 
 def _parts(pieces: Sequence[Piece], size: int) -> list[Sequence[Piece]]:

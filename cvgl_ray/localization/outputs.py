@@ -68,7 +68,7 @@ def write_report(
         path,
         rows,
         map_picture=map_picture(geomap),
-        photo=lambda image_id: _small(uris[image_id]),
+        photo=lambda image_id: small(uris[image_id]),
         crop=lambda row, size: map_under(geomap, row, size),
         truth=positions,
         **told,
@@ -100,7 +100,8 @@ def check_kinds(kinds: Sequence[str]) -> None:
             raise InputError(f"--write {kind} is none of the kinds that are written: {', '.join(KINDS)}")
 
 
-def _small(uri: str) -> Image.Image | None:
+def small(uri: str) -> Image.Image | None:
+    """A photo as it is shown, None where it cannot be read."""
     try:
         return reduced(decode(read_bytes(uri), PHOTO_PX), PHOTO_PX)
     except (BrokenImageError, OSError):

@@ -1,15 +1,26 @@
 """Which sizes of the ground and which headings of photos are searched, and how much work that is."""
 
+from collections.abc import Sequence
+
 from cvgl_ray.alignment.map_cells import CORE
 from cvgl_ray.alignment.scales import Scale, plan_scales, resolutions
 from cvgl_ray.config import Cells
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.geomap import GeoMap
 
+LARGE_PX = 1.5e9  # of a map's pictures at all resolutions: ten minutes of two cores for a small network
+SHARED = 2  # scales that share a resolution of a large map: fewer of its cells, more of the photos'
+
 
 def searched_scales(section: Cells, geomap: GeoMap) -> list[Scale]:
-    """The sizes of ground that are searched. Raises InputError for a map too small or too coarse for any."""
-    scales = plan_scales(geomap.metres_per_pixel, section.side_px, section.ground_m, section.ground_factor)
+    """The sizes of ground that are searched, coarsely on a large map.
+
+    Raises InputError for a map too small or too coarse for any.
+    """
+    native, ground, factor = geomap.metres_per_pixel, section.ground_m, section.ground_factor
+    scales = plan_scales(native, section.side_px, ground, factor)
+    if _pixels(scales, geomap) > LARGE_PX and section.coarse_px < section.side_px:
+        scales = plan_scales(native, section.coarse_px, ground, factor, SHARED)
     if not scales:
         raise InputError(
             f"the map has {geomap.metres_per_pixel:.3g} m per pixel, too coarse for photos of at most"
@@ -34,5 +45,9 @@ def searched_headings(section: Cells) -> list[float]:
 
 def map_blocks(section: Cells, geomap: GeoMap, stride: int) -> int:
     """About how many blocks a map's cells are made of, at all resolutions. stride: px per cell."""
-    sides = [CORE * stride * resolution for resolution in resolutions(searched_scales(section, geomap))]
-    return round(sum(geomap.area_m2 / side**2 for side in sides))
+    return round(_pixels(searched_scales(section, geomap), geomap) / (CORE * stride) ** 2)
+
+
+def _pixels(scales: Sequence[Scale], geomap: GeoMap) -> float:
+    """Of the map's pictures at all resolutions."""
+    return sum(geomap.area_m2 / resolution**2 for resolution in resolutions(scales))

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from cvgl_ray.alignment.flight import SURE, Found
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
 from cvgl_ray.features.recipe import check_backbone
 from cvgl_ray.localization.cell_bundle import CellBundle, check_recipe, load_cell_bundle, save_cell_bundle
+from cvgl_ray.localization.charts import write_charts
 from cvgl_ray.localization.inputs import Inputs, check_truth, load_truth, open_inputs, truth_notes
 from cvgl_ray.localization.job import Localized, localize_photos
 from cvgl_ray.localization.notes import outcome_notes, parameters
@@ -30,8 +30,6 @@ from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
 from cvgl_ray.localization.work import Work, WorkHere
 from cvgl_ray.maps.geomap import GeoMap
-from cvgl_ray.reports.shown import shown
-from cvgl_ray.reports.tensorboard import write_flight
 from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import file_digest, write_json
 from cvgl_ray.storage.filesystem import is_uri
@@ -194,10 +192,7 @@ def _write(config: Config, request: Request, inputs: Inputs, done: Localized, fo
         notes += truth_notes(request.truth, truth, inputs)
         metrics = figures(rows, truth) | {"labels_read": False, "seconds": done.seconds}
         write_json(folder / "metrics.json", metrics)
-    assert done.adapted is not None
-    with shown("the flight's charts"):
-        history = [_round(found) for found in done.adapted.rounds]
-        write_flight(str(folder / "tensorboard"), history, rows, metrics, config)
+    write_charts(folder / "tensorboard", config, inputs, done, rows, metrics)
     by_id = {row.image_id: row for row in rows}
     ordered = [by_id[name] for flight in inputs.flights for name in flight.image_ids]
     write_report(
@@ -212,16 +207,6 @@ def _write(config: Config, request: Request, inputs: Inputs, done: Localized, fo
         notes=notes,
     )
     return Answer(rows, metrics, notes, done.seconds)
-
-
-def _round(found: Found) -> dict[str, float]:
-    """What a chart shows of one search of the flight."""
-    return {
-        "mean_confidence": float(found.confidence.mean()),
-        "mean_lead": float(found.lead.mean()),
-        "chance_lead": found.chance,
-        "sure": float((found.confidence >= SURE).sum()),
-    }
 
 
 def _named(paths: str | Path | Sequence[str | Path]) -> list[str]:

@@ -21,6 +21,7 @@ from cvgl_ray.localization.cell_files import BlockKey, MadeBlock, make_block, ma
 from cvgl_ray.localization.photo_files import PhotoFile, read_pixels
 from cvgl_ray.localization.survey import Survey
 from cvgl_ray.maps.geomap import GeoMap
+from cvgl_ray.progress import progress
 
 
 class MadePhoto(NamedTuple):
@@ -88,7 +89,12 @@ class WorkHere:
             yield make_block(self.geomap, key, self.model, self.model.stride, self.model.channels)
 
     def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]:
-        return surveys.together([surveys.shard_peaks(survey, shard, adapter) for shard in survey.shards])
+        found = []
+        with progress("search", len(survey.shards), "shards") as advance:
+            for shard in survey.shards:
+                found.append(surveys.shard_peaks(survey, shard, adapter))
+                advance(1)
+        return surveys.together(found)
 
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor:
         return torch.cat([surveys.shard_pairs(survey, shard, adapter, found) for shard in survey.shards])

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
@@ -76,25 +76,39 @@ def write_evaluation(folder: str, report: dict[str, Any], rounds: int, sheets: d
             writer.add_image(f"retrieval/{direction}", sheet, rounds, dataformats="HWC")
 
 
+class FlightRound(NamedTuple):
+    """One search of a flight, by tag: figures, and values [n] of which a histogram is shown."""
+
+    scalars: Mapping[str, float]
+    values: Mapping[str, np.ndarray]
+
+
 def write_flight(
     folder: str,
-    history: Sequence[Mapping[str, float]],
+    history: Sequence[FlightRound],
     rows: Sequence[Location],
     metrics: Mapping[str, Any] | None,
     config: Config,
+    pictures: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write a localisation's rounds (frozen first), its confidences and, with a truth, its figures."""
+    """Write a localisation's rounds (frozen first), its places and, with a truth, its figures.
+
+    pictures: photos laid on the map, [H, W, 3] uint8, of any sizes.
+    """
     last = len(history) - 1
     with SummaryWriter(folder) as writer:
         for number, round_ in enumerate(history):
-            for name, value in round_.items():
+            for name, value in round_.scalars.items():
                 writer.add_scalar(f"flight/{name}", value, number)
-        writer.add_scalar("flight/found", sum(row.found for row in rows), last)
-        confidences = np.array([row.confidence or 0.0 for row in rows])
-        writer.add_histogram("flight/confidence", confidences, last)
-        errors = np.array([row.error_m for row in rows if row.found and row.error_m is not None])
-        if len(errors):
-            writer.add_histogram("flight/error_m", errors, last)
+            for name, values in round_.values.items():
+                writer.add_histogram_raw(f"flight/{name}", **_histogram(values), global_step=number)
+        writer.add_scalar("flight/found_share", sum(row.found for row in rows) / len(rows), last)
+        for name in ("confidence", "error_m", "heading_deg", "ground_width_m"):
+            told = [getattr(row, name) for row in rows if row.found]
+            values = np.array([value for value in told if value is not None])
+            writer.add_histogram_raw(f"places/{name}", **_histogram(values), global_step=last)
+        for number, picture in enumerate(pictures):
+            writer.add_image("places/photo_map_both", picture, number, dataformats="HWC")
         if metrics is not None:
             for limit, percent in metrics["within"].items():
                 writer.add_scalar(f"within_m/{limit}", percent, last)

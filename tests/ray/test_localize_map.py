@@ -22,7 +22,8 @@ from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.config import load_config
 from cvgl_ray.distributed import cell_server
-from cvgl_ray.distributed.map_work import MapWork, workers_at
+from cvgl_ray.distributed.map_work import MapWork
+from cvgl_ray.distributed.map_workers import workers_at
 from cvgl_ray.errors import InputError, root_cause
 from cvgl_ray.features.parts import read_digests
 from cvgl_ray.localization import survey as surveys
@@ -78,7 +79,7 @@ def assert_same(rows: Sequence[Location], others: Sequence[Location]) -> None:
 def test_a_cluster_finds_what_one_process_finds(
     asked: Request, world: Path, tmp_path: Path, here: Sequence[Location], small_parts: None
 ) -> None:
-    rows = localize_map(CONFIG, asked, tmp_path / "run", workers_at("", CONFIG.run)).rows
+    rows = localize_map(CONFIG, asked, tmp_path / "run", workers_at("", False)).rows
     assert all(row.found for row in rows)
     assert_same(rows, here)
     theirs, ours = (load_cell_bundle(folder / "bundle") for folder in (tmp_path / "run", world / "here"))
@@ -106,7 +107,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     printed, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, printed
     kept = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
-    rows = localize_map(CONFIG, asked, output, workers_at("", CONFIG.run)).rows
+    rows = localize_map(CONFIG, asked, output, workers_at("", False)).rows
     assert_same(rows, here)
     parts = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
     assert kept.items() <= parts.items()
@@ -157,4 +158,4 @@ def test_what_a_worker_cannot_read_or_a_cluster_cannot_give_is_one_sentence(
         )
     assert "'/none/a.jpg' was there and cannot be read now" in str(root_cause(error.value))
     with pytest.raises(InputError, match=r"the localisation with run.gpu = true asks for 1 x \(1 GPU\)"):
-        workers_at("", CONFIG.run.model_copy(update={"gpu": True}))
+        workers_at("", True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from drawn import NAMES, SHOTS, SMALL, place, write_map, write_photos, write_truth
 from pyproj import Geod
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import cvgl_ray
 from cvgl_ray.alignment.photo_adapter import CellAdapter
@@ -141,6 +142,17 @@ def test_the_report_needs_no_network_and_names_each_photo(answer: Answer, world:
     assert addresses
     assert not [address for address in addresses if address.startswith(("http", "//"))]
     assert all(name in page for name in NAMES)
+
+
+def test_tensorboard_shows_the_rounds_the_places_and_photos_on_the_map(answer: Answer, world: Path) -> None:
+    shown = EventAccumulator(str(world / "run/tensorboard"), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in shown.Scalars("flight/sure_share")] == [0, 1]  # frozen, adapted
+    assert shown.Scalars("flight/found_share")[-1].value == 1.0
+    for tag in ("flight/sure_heading_deg", "flight/sure_ground_m", "places/heading_deg", "places/error_m"):
+        assert shown.Histograms(tag)[-1].histogram_value.num > 0, tag
+    widths = shown.Histograms("places/ground_width_m")[-1].histogram_value
+    assert widths.min == pytest.approx(min(row.ground_width_m or 0 for row in answer.rows))
+    assert len(shown.Images("places/photo_map_both")) == 6
 
 
 def test_georeferenced_photos_are_written_where_asked(answer: Answer, world: Path) -> None:

@@ -27,6 +27,7 @@ ROOMS = (
     "localization",
     "distributed",
     "stages",
+    "map_stages",
     "cli",
 )
 LABELS = {"Labels", "load_labels"}
