@@ -87,8 +87,8 @@ def start(
 ) -> tuple[Learner, Iterator[Round]]:
     """An untrained learner and its rounds, done in this process one by one as they are asked for.
 
-    With run.gpu they are done on its GPU. query [Nq, D], reference [Nr, D]: frozen features of any float type; judge: see `run_rounds`; asked: ids
-    of the only queries to be labelled, None for all.
+    With run.gpu they are done on this machine's GPU. query [Nq, D], reference [Nr, D]: frozen features of any
+    float type; judge: see `run_rounds`; asked: ids of the only queries to be labelled, None for all.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
     device = "cuda" if config.run.gpu else "cpu"
