@@ -80,7 +80,10 @@ def main(table: str, pairs: int, dims: int, seed: int, overrides: tuple[str, ...
     started = time.perf_counter()
     learner, rounds = fit(query.astype(np.float16), reference.astype(np.float16), config)
     seconds = time.perf_counter() - started
-    z_query, z_reference = embed(learner.adapter, query, QUERY), embed(learner.adapter, reference, REFERENCE)
+    z_query, z_reference = (
+        embed(learner.adapter, rows, view, device=learner.device)
+        for rows, view in ((query, QUERY), (reference, REFERENCE))
+    )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     after = recall_at_1(z_query, z_reference, asked)
     parts = {
