@@ -94,8 +94,7 @@ def test_identical_rows_are_each_others_neighbours():
 
 @pytest.mark.parametrize("share", [1.0, 0.3])
 @pytest.mark.parametrize("sizes", [(23, 23), (30, 8), (6, 25), (4, 1), (1, 1)])
-def test_neighbourhood_scores_equal_a_naive_oracle(sizes, share, monkeypatch):
-    monkeypatch.setattr(neighbourhood, "BLOCK", 64)  # several blocks
+def test_neighbourhood_scores_equal_a_naive_oracle(sizes, share):
     query, reference = rows(sizes[0], seed=1), rows(sizes[1], seed=2)
     scores = query @ reference.T
     there = np.random.default_rng(3).random(sizes) < share
