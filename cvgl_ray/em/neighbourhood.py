@@ -146,7 +146,7 @@ def neighbours_mean(match: Pairs, graphs: Graphs) -> Pairs:
     cuts = pairwise(np.linspace(0, match.shape[0], threads + 1).astype(int))
     found = np.zeros(len(match.values), np.float32)
     with ThreadPoolExecutor(threads) as pool:  # the compiled loop lets others run meanwhile
-        list(pool.map(lambda cut: _mean_at(*cut, own, of_query, of_reference, width, found), cuts))
+        list(pool.map(lambda cut: _mean_at(cut[0], cut[1], own, of_query, of_reference, width, found), cuts))
     return match.of(found)
 
 
