@@ -1,14 +1,17 @@
 """The E-step of vectors and cells together, as the matcher that `em.rounds.run_rounds` takes."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.combine import combined
 from cvgl_ray.config import EStep
 from cvgl_ray.em.matching import PseudoLabels, label
-from cvgl_ray.em.neighbourhood import Graphs, neighbourhood_scores
+from cvgl_ray.em.neighbourhood import Graphs, Neighbourly
 from cvgl_ray.em.rounds import EStepRows, Matcher
-from cvgl_ray.search.views import Matrix
+from cvgl_ray.search.views import Found, Hubness, Matrix, Search, cosines
 
 
 def alignment_matcher(aligner: Aligner, estep: EStep, graphs: Graphs | None = None) -> Matcher:
@@ -21,10 +24,11 @@ def alignment_matcher(aligner: Aligner, estep: EStep, graphs: Graphs | None = No
     def match(_round: int, rows: EStepRows) -> PseudoLabels:
         vectors = torch.from_numpy(rows.query) @ torch.from_numpy(rows.reference).T
         scores = together(aligner, vectors, estep.neighbours)
+        search: Search = Matrix(scores, rows.query, rows.reference)
         if estep.neighbourhood and graphs is not None:
-            scores = neighbourhood_scores(scores, graphs, estep.neighbourhood)
+            search = Neighbourly(search, graphs, estep.neighbourhood, "cosine", estep.neighbours)
         labels = label(
-            Matrix(scores, rows.query, rows.reference),
+            _WithCosines(search, rows.query, rows.reference),
             rows.query_rows,
             rows.reference_rows,
             match=estep.match,
@@ -35,6 +39,23 @@ def alignment_matcher(aligner: Aligner, estep: EStep, graphs: Graphs | None = No
         return labels
 
     return match
+
+
+@dataclass(frozen=True)
+class _WithCosines:
+    """A search by other scores, whose answers tell the cosines of rows [nq, D] and [nr, D] all the same."""
+
+    search: Search
+    query: np.ndarray
+    reference: np.ndarray
+
+    def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
+        """See Search."""
+        of_query, of_reference = (found.near for found in self.search.nearest(k_query, k_reference, hubs))
+        return (
+            Found(of_query, cosines(self.query, self.reference, of_query.best())),
+            Found(of_reference, cosines(self.reference, self.query, of_reference.best())),
+        )
 
 
 def together(aligner: Aligner, vectors: torch.Tensor, neighbours: int) -> torch.Tensor:

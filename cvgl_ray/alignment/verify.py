@@ -13,6 +13,7 @@ import torch
 
 from cvgl_ray.alignment.flight import APART_SIDES, Found
 from cvgl_ray.alignment.ground_fit import Ground, Pass, Refined, refine
+from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose, similarity
 from cvgl_ray.alignment.scales import Scale
 
@@ -29,32 +30,62 @@ PSEUDO = 2.0  # photos that the prior share of right ones, a half, and their pri
 ROUNDS = 50
 
 
-def candidates(found: Found, scales: Sequence[Scale], headings: Sequence[float]) -> list[list[Pose]]:
-    """Of each photo the poses that are to be fitted, the best peak's first; none where it has no peak.
+def candidates(
+    found: Found, scales: Sequence[Scale], headings: Sequence[float]
+) -> tuple[list[list[int]], list[list[Pose]]]:
+    """Of each photo the peaks that are to be fitted, the best first, and their poses; none where it has none.
 
     Of the surer half of the photos only the best is: the others' rivals tell enough of wrong fits.
     """
     count = len(found.confidence)
     unsure = set(found.confidence.argsort()[: max(LEAST_UNSURE, count // 2)].tolist())
-    return [
-        _apart(found, number, scales, headings)[: CANDIDATES if number in unsure else 1]
-        for number in range(count)
+    chosen = [
+        _apart(found, number, scales)[: CANDIDATES if number in unsure else 1] for number in range(count)
     ]
+    poses = [
+        [_pose(found, number, peak, scales, headings) for peak in peaks]
+        for number, peaks in enumerate(chosen)
+    ]
+    return chosen, poses
 
 
-def _apart(found: Found, number: int, scales: Sequence[Scale], headings: Sequence[float]) -> list[Pose]:
+def _apart(found: Found, number: int, scales: Sequence[Scale]) -> list[int]:
     peaks = found.peaks
-    finite = peaks.score[number].isfinite().tolist()
     distance = APART_SIDES * scales[int(peaks.scale[number, 0])].side_m
-    poses: list[Pose] = []
-    for k in range(len(finite)):
-        if len(poses) == CANDIDATES or not finite[k]:
+    middles = list(zip(peaks.east[number].tolist(), peaks.north[number].tolist(), strict=True))
+    kept: list[int] = []
+    for k, finite in enumerate(peaks.score[number].isfinite().tolist()):
+        if len(kept) == CANDIDATES or not finite:
             break
-        middle = float(peaks.east[number, k]), float(peaks.north[number, k])
-        if all(math.dist(middle, pose.middle) > distance for pose in poses):
-            heading = headings[int(peaks.heading[number, k])]
-            poses.append(similarity(*middle, heading, scales[int(peaks.scale[number, k])].side_m))
-    return poses
+        if all(math.dist(middles[k], middles[other]) > distance for other in kept):
+            kept.append(k)
+    return kept
+
+
+def _pose(found: Found, number: int, peak: int, scales: Sequence[Scale], headings: Sequence[float]) -> Pose:
+    east, north, scale, heading = (
+        column[number, peak].item()
+        for column in (found.peaks.east, found.peaks.north, found.peaks.scale, found.peaks.heading)
+    )
+    return similarity(east, north, headings[int(heading)], scales[int(scale)].side_m)
+
+
+def with_fits(found: Found, chosen: Sequence[Sequence[int]], fits: Sequence[Sequence[Refined]]) -> Found:
+    """What is found once peaks are fitted: the peak of the best fit is the first, and its fit says how sure.
+
+    chosen, fits: by photo, the peaks that `candidates` chose and the fit of each.
+    """
+    peaks = [column.clone() for column in found.peaks]
+    for number, (own, fitted) in enumerate(zip(chosen, fits, strict=True)):
+        if own:
+            best = own[max(range(len(own)), key=lambda k: fitted[k].score)]
+            for column in peaks:
+                column[number, 0], column[number, best] = (
+                    column[number, best].clone(),
+                    column[number, 0].clone(),
+                )
+    sure = torch.from_numpy(confidence(fits)).float()
+    return found._replace(peaks=Peaks(*peaks), confidence=sure)
 
 
 def verify(

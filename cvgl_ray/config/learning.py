@@ -61,22 +61,15 @@ class EStep(Section):
     """a pair's cosine must exceed it"""
     first_share: Fraction = 0.7
     """of the matched queries, the surest, that count in round 1; it rises evenly to all in the last"""
-    index: str = "Flat"
-    """exact, or a faiss string such as "IVF2048,SQfp16;nprobe=40"; for neighbourhood = 0"""
+    index: str = "auto"
+    """Flat: exact; a faiss string, such as "IVF2048,SQfp16;nprobe=40"; auto: exact up to 131,000 pairs"""
     shards: Count = 1
-    """actors that hold the index, on several nodes where there are; for neighbourhood = 0"""
+    """actors that hold the index, on several nodes where there are"""
 
     @model_validator(mode="after")
     def _neighbourhood_fits(self) -> "EStep":
-        if self.neighbourhood and (self.rows or self.index != "Flat"):
-            raise ValueError(
-                'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"'
-            )
-        if self.neighbourhood and self.shards > 1:
-            raise ValueError(
-                f"shards is {self.shards}, but neighbourhood needs all scores in one place: shards = 1, or "
-                "neighbourhood = 0"
-            )
+        if self.neighbourhood and self.rows:
+            raise ValueError("neighbourhood needs all rows: rows = 0, or neighbourhood = 0")
         return self
 
 

@@ -34,8 +34,8 @@ class Cells(Section):
     """between two sizes of the ground that are tried"""
     channels: Count = 32
     """principal directions of the cells that are compared"""
-    rounds: CountOrZero = 1
-    """of adaptation to the flight; 0: none, as with --no-adapt"""
+    rounds: CountOrZero = 3
+    """of adaptation to the flight, at most: half of the photos, sure, end it; 0: none, as with --no-adapt"""
 
     @model_validator(mode="after")
     def _ground_rises(self) -> "Cells":

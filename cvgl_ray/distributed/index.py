@@ -22,6 +22,7 @@ from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.neighbourhood import Graphs
 from cvgl_ray.em.rounds import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
 from cvgl_ray.errors import GaveUpError
+from cvgl_ray.search.approximate import chosen
 from cvgl_ray.search.sharded import Ask, AskEach, Block, assemble, cut, in_shards, search_shard
 from cvgl_ray.search.views import Found
 
@@ -68,7 +69,7 @@ class IndexActor:
         if self.config.estep.neighbourhood and self.graphs is None:
             query, reference = ray.get(list(features))
             adapter = build_adapter(self.config, query.shape[1], torch.from_numpy(self.centre.copy()))
-            self.graphs = frozen_graphs(query, reference, adapter)
+            self.graphs = frozen_graphs(query, reference, adapter, self.config.estep.index)
 
     def begin(self) -> None:
         """A worker has started; see `rounds_done`."""
@@ -94,8 +95,10 @@ class IndexActor:
             # Not before the first round: the workers' nodes may come up with the workers.
             size = sum(block.size for blocks in views for block in blocks) * self.centre.shape[1] * 4
             self.shards = self.shards or start_shards(estep.shards, size // estep.shards)
-            search = in_shards(views, len(self.shards), estep.index, asking(self.shards))
-            labels = match_by(search, ordered[0], estep)
+            queries, references = (sum(block.size for block in blocks) for blocks in views)
+            factory = chosen(estep.index, queries, -(-references // len(self.shards)))
+            search = in_shards(views, len(self.shards), factory, asking(self.shards))
+            labels = match_by(search, ordered[0], estep, self.graphs)
         else:
             query, reference = (assemble(blocks, ray.get) for blocks in views)
             labels = match_rows(query, reference, ordered[0], estep, self.graphs)

@@ -63,8 +63,10 @@ def _rounds(
         halves.load_state_dict(state["halves"])
         # Its driver may have died before it heard of this round.
         yield {"round": learner.rounds_done - 1, SCORE: state["best"]["scores"][CHOICE]}, {}
-    graphs = frozen_graphs(query, reference, learner.adapter) if config.estep.neighbourhood else None
-    matcher = local_matcher(config.estep, graphs)
+    graphs = None
+    if config.estep.neighbourhood:
+        graphs = frozen_graphs(query, reference, learner.adapter, config.estep.index)
+    matcher = local_matcher(config.estep, graphs, device.type)
     for done in run_rounds(learner, query, reference, config, matcher=matcher, judge=halves.judge):
         checkpoint = folder / "checkpoint_0"
         checkpoint.mkdir(parents=True, exist_ok=True)

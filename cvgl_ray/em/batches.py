@@ -7,7 +7,6 @@ import numpy as np
 
 from cvgl_ray.config import EStep
 from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.em.neighbourhood import check_size
 from cvgl_ray.errors import InputError
 
 
@@ -65,8 +64,6 @@ def check_batches(queries: int, references: int, estep: EStep) -> None:
     fewest = min(queries, references)
     if fewest < 2:
         raise InputError(f"a view has {fewest} usable images; training needs at least two of each view")
-    if estep.neighbourhood:
-        check_size(queries, references)
     if estep.rows > references:
         raise InputError(
             f"estep.rows = {estep.rows}, but there are {references} references; "

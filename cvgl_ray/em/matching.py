@@ -70,14 +70,25 @@ def pseudo_labels(
     scores: "cosine", or "csls" by so many `neighbours`; factory: see `search.views.local`; neighbourhood,
     graphs: weight of the neighbours' matches within each view's graph (see `Neighbourly`). The rest: `label`.
     """
-    search = local(query, reference, factory)
-    if neighbourhood and graphs is not None:
-        search = Neighbourly(query, reference, graphs, neighbourhood, scores, neighbours)
-    elif scores == "csls":
-        search = Csls(search, neighbours)
+    search = scored(
+        local(query, reference, factory),
+        scores=scores,
+        neighbours=neighbours,
+        neighbourhood=neighbourhood,
+        graphs=graphs,
+    )
     query_rows = np.arange(len(query)) if query_rows is None else query_rows
     reference_rows = np.arange(len(reference)) if reference_rows is None else reference_rows
     return label(search, query_rows, reference_rows, match=match, threshold=threshold, share=share)
+
+
+def scored(
+    search: Search, *, scores: str, neighbours: int, neighbourhood: float, graphs: Graphs | None
+) -> Search:
+    """A search by the configured scores, of a search by cosines; see `pseudo_labels`."""
+    if neighbourhood and graphs is not None:
+        return Neighbourly(search, graphs, neighbourhood, scores, neighbours)
+    return Csls(search, neighbours) if scores == "csls" else search
 
 
 def label(

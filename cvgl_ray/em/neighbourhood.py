@@ -2,44 +2,56 @@
 
 A query's neighbours within its own view often show the same place or one like it; what their matches say
 is evidence that no single similarity holds, and the many drone images of a place vote for one reference.
+
+Only candidates count, each row's nearest of the other view: the work grows with the rows, not with their
+square. Small views have all pairs as candidates.
 """
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numba
 import numpy as np
 import scipy.sparse
 import torch
 
-from cvgl_ray.errors import InputError
-from cvgl_ray.search.csls import csls
-from cvgl_ray.search.topk import nearest_within
-from cvgl_ray.search.views import Found, Hubness, Matrix
+from cvgl_ray.search.csls import hubness
+from cvgl_ray.search.sparse import Pairs, pairs_of
+from cvgl_ray.search.topk import Nearest, nearest_within
+from cvgl_ray.search.views import Found, Hubness, Search
 
-MAX_ENTRIES = 2**28  # of the score matrix, 1 GiB of float32; a few exist at a time, one of them in float64
+CANDIDATES = 32  # of each row in the other view, at least
+FULL = 2**18  # pairs up to which all are candidates
+LINKS = 30  # of each row within its view, at most
 ITERATIONS = 6
 SINKHORN_ITERATIONS = 20
 SINKHORN_TEMPERATURE = 0.3  # in standard deviations of the scores
 SCALE_NEIGHBOURS = 5  # of the local scale of the neighbourhood term
 
+Row = np.ndarray
+Csr = tuple[Row, Row, Row]  # of a sparse matrix: the rows' starts, columns and values
 Graphs = tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]  # of the query view and the reference view
 
 
-def view_graph(rows: np.ndarray) -> scipy.sparse.csr_array:
+def view_graph(
+    rows: np.ndarray, search: Callable[[np.ndarray, int], Nearest] = nearest_within
+) -> scipy.sparse.csr_array:
     """Who is near whom within one view: [N, N] sparse float32, rows summing to 1, no self-loops.
 
-    rows [N, D] float32, L2-normalised. Each row is linked to its ceil(sqrt N) nearest, weighted by the cosine
-    where it is positive; a link of either end counts for both.
+    rows [N, D] float32, L2-normalised; search: the k nearest of a view's rows within it. Each row is linked
+    to its ceil(sqrt N) nearest, at most LINKS, weighted by the cosine where it is positive; a link of either
+    end counts for both.
     """
     count = len(rows)
     if count < 2:
         return scipy.sparse.csr_array((count, count), dtype=np.float32)
-    k = min(math.ceil(math.sqrt(count)), count - 1)
-    found = nearest_within(rows, k + 1)
+    found = search(rows, min(LINKS, math.ceil(math.sqrt(count)), count - 1) + 1)
     scores, ids = found.scores.ravel(), found.ids.ravel()
-    sources = np.repeat(np.arange(count), k + 1)
-    keep = (ids != sources) & (scores > 0)
+    sources = np.repeat(np.arange(count), found.ids.shape[1])
+    keep = (ids != sources) & (ids >= 0) & (scores > 0)
     links = scipy.sparse.csr_array(
         (scores[keep], (sources[keep], ids[keep])), shape=(count, count), dtype=np.float32
     )
@@ -48,25 +60,15 @@ def view_graph(rows: np.ndarray) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(links.multiply(1 / np.maximum(sums, 1e-12)[:, None]), dtype=np.float32)
 
 
-def check_size(queries: int, references: int) -> None:
-    """Refuse a score matrix that would not fit in memory."""
-    if queries * references > MAX_ENTRIES:
-        raise InputError(
-            f"estep.neighbourhood needs a score matrix of {queries} x {references}, more than {MAX_ENTRIES} "
-            "entries; set estep.neighbourhood = 0 for a collection of this size"
-        )
-
-
 @dataclass(frozen=True)
 class Neighbourly:
-    """A search of two views' rows [nq, D] and [nr, D] float32 whose scores include the neighbours' matches.
+    """A search of two views, wherever their rows lie, whose scores include the neighbours' matches.
 
     graphs: of the views; weight: see `neighbourhood_scores`; scores, neighbours: of the rows' own scores,
-    "cosine" or "csls". Raises InputError where the matrix of scores is too large.
+    "cosine" or "csls".
     """
 
-    query: np.ndarray
-    reference: np.ndarray
+    search: Search
     graphs: Graphs
     weight: float
     scores: str
@@ -74,49 +76,104 @@ class Neighbourly:
 
     def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
         """See Search; hubs are the scores' own affair here. Both k are at least 2."""
-        check_size(len(self.query), len(self.reference))
-        matrix = torch.from_numpy(self.query) @ torch.from_numpy(self.reference).T
-        own = csls(matrix, self.neighbours) if self.scores == "csls" else matrix
+        k = max(candidates(*(graph.shape[0] for graph in self.graphs)), self.neighbours, k_query, k_reference)
+        of_query, of_reference = (found.near for found in self.search.nearest(k, k))
+        cosines = pairs_of(of_query, of_reference)
+        own = cosines
+        if self.scores == "csls":
+            own = own.less(*(hubness(near.first(self.neighbours)) for near in (of_query, of_reference)))
         total = neighbourhood_scores(own, self.graphs, self.weight)
-        return Matrix(total, self.query, self.reference).nearest(k_query, k_reference)
+        return (
+            _found(total, cosines, 0, max(2, k_query)),
+            _found(total, cosines, 1, max(2, k_reference)),
+        )
 
 
-def neighbourhood_scores(scores: torch.Tensor, graphs: Graphs, weight: float) -> torch.Tensor:
-    """Scores [nq, nr] plus `weight` times those of the rows' neighbours, each in standard deviations.
+def candidates(queries: int, references: int) -> int:
+    """How many candidates each row has in the other view, at most."""
+    return max(CANDIDATES, FULL // max(1, queries, references))
 
-    Iterated: P = Sinkhorn(T), T = z(scores) + weight * z(CSLS(Gq P Gr^T)), where z standardises over the
-    matrix and Gq, Gr are the views' graphs.
+
+def _found(total: Pairs, cosines: Pairs, side: int, k: int) -> Found:
+    """Each row's best by the total score, and the cosine of its best."""
+    near = total.nearest(side, min(k, total.shape[1 - side]))
+    best, rows = near.best(), np.arange(total.shape[side])
+    query, reference = (rows, best) if side == 0 else (best, rows)
+    keys = cosines.query.astype(np.int64) * total.shape[1] + cosines.reference  # rising, see Pairs
+    place = np.searchsorted(keys, query.astype(np.int64) * total.shape[1] + reference)
+    cosine = (
+        cosines.values[np.minimum(place, len(keys) - 1)] if len(keys) else np.zeros(len(rows), np.float32)
+    )
+    return Found(near, np.where(best >= 0, cosine, np.float32(-1)))
+
+
+def neighbourhood_scores(scores: Pairs, graphs: Graphs, weight: float) -> Pairs:
+    """Scores plus `weight` times those of the rows' neighbours, each in standard deviations.
+
+    Iterated: P = Sinkhorn(T), T = z(scores) + weight * z(CSLS(Gq P Gr^T)), on the pairs given: z standardises
+    over them, all others have no match, and Gq, Gr are the views' graphs.
     """
-    base = _standardised(scores)
+    base = scores.standardised()
     total = base
     for _ in range(ITERATIONS):
-        match = sinkhorn(total / SINKHORN_TEMPERATURE, SINKHORN_ITERATIONS).numpy()
-        around = np.ascontiguousarray(_average(graphs[1], _average(graphs[0], match).T).T)
-        total = base + weight * _standardised(csls(torch.from_numpy(around), SCALE_NEIGHBOURS))
+        match = sinkhorn(total.of(total.values / SINKHORN_TEMPERATURE), SINKHORN_ITERATIONS)
+        around = neighbours_mean(match, graphs).csls(SCALE_NEIGHBOURS).standardised()
+        total = base.of(base.values + weight * around.values)
     return total
 
 
-def _average(graph: scipy.sparse.csr_array, rows: np.ndarray) -> np.ndarray:
-    """Each row's neighbours' mean: graph [n, n] @ rows [n, m], a share of the graph a thread."""
-    threads, rows = torch.get_num_threads(), np.ascontiguousarray(rows)  # else SciPy copies it in each thread
-    cuts = np.linspace(0, graph.shape[0], threads + 1).astype(int)
-    with ThreadPoolExecutor(threads) as pool:  # SciPy multiplies in one thread, and lets others run meanwhile
-        return np.concatenate(list(pool.map(lambda a, b: graph[a:b] @ rows, cuts[:-1], cuts[1:])))
+def sinkhorn(logits: Pairs, iterations: int) -> Pairs:
+    """exp of logits, scaled towards equal column sums and rows that sum to 1 (Sinkhorn, 1964).
 
-
-def sinkhorn(logits: torch.Tensor, iterations: int) -> torch.Tensor:
-    """exp of logits [n, m], scaled towards equal column sums and rows that sum to 1 (Sinkhorn, 1964).
-
-    Products with the scales of rows and columns take a sixth of the time of logarithms of sums; float64 holds
-    a range of logits of 690, and what lies lower counts as that.
+    Products with the scales of rows and columns take a sixth of the time of logarithms of sums. Logits more
+    than 690 below the largest count as that: float64 holds no more.
     """
-    kernel = (logits - logits.max()).double().exp_().clamp_(min=1e-300)
-    rows = torch.ones(len(kernel), dtype=torch.float64)
+    values = logits.values.astype(np.float64)
+    kernel = _matrix(logits, np.exp(np.maximum(values - values.max(initial=-math.inf), -690)))
+    rows, columns = np.ones(logits.shape[0]), np.ones(logits.shape[1])
     for _ in range(iterations):
-        columns = 1 / (rows @ kernel)
-        rows = 1 / (kernel @ columns)
-    return kernel.mul_(rows[:, None]).mul_(columns).to(logits.dtype)
+        columns = 1 / np.maximum(kernel.T @ rows, 1e-300)
+        rows = 1 / np.maximum(kernel @ columns, 1e-300)
+    return logits.of(kernel.data * rows[logits.query] * columns[logits.reference])
 
 
-def _standardised(matrix: torch.Tensor) -> torch.Tensor:
-    return (matrix - matrix.mean()) / matrix.std(correction=0).clamp(min=1e-12)
+def neighbours_mean(match: Pairs, graphs: Graphs) -> Pairs:
+    """Gq P Gr^T at the pairs themselves: the mean match of both rows' neighbours."""
+    own, of_query, of_reference = (
+        (graph.indptr, graph.indices, graph.data) for graph in (_matrix(match, match.values), *graphs)
+    )
+    threads, width = torch.get_num_threads(), match.shape[1]
+    cuts = pairwise(np.linspace(0, match.shape[0], threads + 1).astype(int))
+    found = np.zeros(len(match.values), np.float32)
+    with ThreadPoolExecutor(threads) as pool:  # the compiled loop lets others run meanwhile
+        list(pool.map(lambda cut: _mean_at(cut[0], cut[1], own, of_query, of_reference, width, found), cuts))
+    return match.of(found)
+
+
+@numba.njit(nogil=True, cache=True)
+def _mean_at(first: int, stop: int, match: Csr, graph_q: Csr, graph_r: Csr, width: int, found: Row) -> None:
+    """`found` at the pairs of some queries. NumPy and SciPy hold a number per product, ten times as slow."""
+    starts, columns, values = match
+    q_starts, q_links, q_weights = graph_q
+    r_starts, r_links, r_weights = graph_r
+    around = np.zeros(width, np.float32)  # the mean of the query's neighbours' rows
+    for query in range(first, stop):
+        for link in range(q_starts[query], q_starts[query + 1]):
+            neighbour, weight = q_links[link], q_weights[link]
+            for pair in range(starts[neighbour], starts[neighbour + 1]):
+                around[columns[pair]] += weight * values[pair]
+        for pair in range(starts[query], starts[query + 1]):
+            reference, mean = columns[pair], 0.0
+            for link in range(r_starts[reference], r_starts[reference + 1]):
+                mean += r_weights[link] * around[r_links[link]]
+            found[pair] = mean
+        for link in range(q_starts[query], q_starts[query + 1]):
+            neighbour = q_links[link]
+            for pair in range(starts[neighbour], starts[neighbour + 1]):
+                around[columns[pair]] = 0.0
+
+
+def _matrix(pairs: Pairs, values: np.ndarray) -> scipy.sparse.csr_array:
+    starts = np.zeros(pairs.shape[0] + 1, np.int64)
+    np.cumsum(np.bincount(pairs.query, minlength=pairs.shape[0]), out=starts[1:])
+    return scipy.sparse.csr_array((values, pairs.reference, starts), shape=pairs.shape)

@@ -7,6 +7,7 @@ number of workers: all random draws come from (seed, round) and describe the bat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,12 +18,11 @@ from cvgl_ray.em.adapters import ViewCentred, embed, take
 from cvgl_ray.em.asked import labels_of_asked
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.learner import Learner
-from cvgl_ray.em.matching import PseudoLabels, label, label_free_scores, pseudo_labels
+from cvgl_ray.em.matching import PseudoLabels, label, label_free_scores, scored
 from cvgl_ray.em.neighbourhood import Graphs, view_graph
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY, REFERENCE, Rows, view_mean
-from cvgl_ray.search.csls import Csls
-from cvgl_ray.search.views import Search
+from cvgl_ray.search.views import Search, local, within
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Round:
     scalars: dict[str, float]
 
 
-def local_matcher(estep: EStep, graphs: Graphs | None = None) -> Matcher:
-    """The matcher of a single process, which holds all rows itself."""
-    return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs)
+def local_matcher(estep: EStep, graphs: Graphs | None = None, device: str = "cpu") -> Matcher:
+    """The matcher of a single process, which holds all rows itself and searches them on a device."""
+    return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs, device)
 
 
 def asked_matcher(estep: EStep, asked: np.ndarray) -> Matcher:
@@ -87,59 +87,64 @@ def start(
 ) -> tuple[Learner, Iterator[Round]]:
     """An untrained learner and its rounds, done in this process one by one as they are asked for.
 
-    query [Nq, D], reference [Nr, D]: frozen features of any float type; judge: see `run_rounds`; asked: ids
-    of the only queries to be labelled, None for all.
+    With run.gpu they are done on this machine's GPU. query [Nq, D], reference [Nr, D]: frozen features of any
+    float type; judge: see `run_rounds`; asked: ids of the only queries to be labelled, None for all.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
-    learner = build_learner(config, query.shape[1], centre)
-    graphs = frozen_graphs(query, reference, learner.adapter) if config.estep.neighbourhood else None
+    device = "cuda" if config.run.gpu else "cpu"
+    learner = build_learner(config, query.shape[1], centre, device)
+    graphs = None
+    if config.estep.neighbourhood:
+        graphs = frozen_graphs(query, reference, learner.adapter, config.estep.index)
     rounds = run_rounds(
         learner,
         query,
         reference,
         config,
-        matcher=local_matcher(config.estep, graphs) if asked is None else asked_matcher(config.estep, asked),
+        matcher=local_matcher(config.estep, graphs, device)
+        if asked is None
+        else asked_matcher(config.estep, asked),
         judge=judge,
     )
     return learner, rounds
 
 
-def frozen_graphs(query: Rows, reference: Rows, adapter: ViewCentred) -> Graphs:
-    """Each view's graph in the normalised frozen features [N, D] of any float type."""
-    rows = []
+def frozen_graphs(query: Rows, reference: Rows, adapter: ViewCentred, index: str = "auto") -> Graphs:
+    """Each view's graph in the normalised frozen features [N, D] of any float type; index: see EStep."""
+    graphs = []
     for features, view in ((query, QUERY), (reference, REFERENCE)):
         whole = take(features, np.arange(len(features)), adapter.centre.device)
-        rows.append(adapter.normalise(whole, view).cpu().numpy())
-    return view_graph(rows[0]), view_graph(rows[1])
+        rows = adapter.normalise(whole, view).cpu().numpy()
+        device = str(adapter.centre.device)
+        graphs.append(view_graph(rows, partial(within, factory=index, device=device)))
+    return graphs[0], graphs[1]
 
 
 def match_rows(
-    query: np.ndarray, reference: np.ndarray, rows: RoundRows, estep: EStep, graphs: Graphs | None
+    query: np.ndarray,
+    reference: np.ndarray,
+    rows: RoundRows,
+    estep: EStep,
+    graphs: Graphs | None,
+    device: str = "cpu",
 ) -> PseudoLabels:
-    """Pseudo-labels of all embeddings of a round, by the configured policy.
+    """Pseudo-labels of all embeddings of a round, by the configured policy; see `match_by`."""
+    return match_by(local(query, reference, estep.index, device), rows, estep, graphs)
 
-    graphs: of the frozen features (see `frozen_graphs`), for a policy with neighbourhoods.
+
+def match_by(search: Search, rows: RoundRows, estep: EStep, graphs: Graphs | None) -> PseudoLabels:
+    """Pseudo-labels of all rows of a round, by the configured policy.
+
+    search: by cosines; graphs: of the frozen features (see `frozen_graphs`), for the neighbours' term.
     """
-    return pseudo_labels(
-        query,
-        reference,
-        query_rows=rows.query_rows,
-        reference_rows=rows.reference_rows,
-        scores=estep.scores,
-        neighbours=estep.neighbours,
-        match=estep.match,
-        threshold=estep.threshold,
-        share=rows.share,
-        factory=estep.index,
-        neighbourhood=estep.neighbourhood,
-        graphs=graphs,
-    )
-
-
-def match_by(search: Search, rows: RoundRows, estep: EStep) -> PseudoLabels:
-    """Pseudo-labels of all rows of a round, by the configured policy, which has no neighbourhoods."""
     return label(
-        Csls(search, estep.neighbours) if estep.scores == "csls" else search,
+        scored(
+            search,
+            scores=estep.scores,
+            neighbours=estep.neighbours,
+            neighbourhood=estep.neighbourhood,
+            graphs=graphs,
+        ),
         rows.query_rows,
         rows.reference_rows,
         match=estep.match,

@@ -9,6 +9,7 @@ import torch
 from cvgl_ray.errors import InputError
 
 TILE = 2048  # rows of either view in a block: 16 MiB of scores, a few times: the working memory
+GPU_ROWS, GPU_COLUMNS = 4096, 2**17  # of a block on a GPU: 2 GiB of scores
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def nearest_both(
     hubness: tuple[np.ndarray, np.ndarray] | None = None,
     *,
     tile: int = TILE,
+    device: str = "cpu",
 ) -> tuple[Nearest, Nearest]:
     """The k_query best references of each query, and the k_reference best queries of each reference.
 
@@ -116,6 +118,12 @@ def nearest_both(
     h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view. Needs memory for the
     answer and a few blocks of tile x tile scores, whatever the sizes.
     """
+    if device != "cpu":
+        hub_q, hub_r = hubness or (None, None)
+        return (
+            _with_own(nearest(query, reference, k_query, hub_r, device=device), hub_q),
+            _with_own(nearest(reference, query, k_reference, hub_q, device=device), hub_r),
+        )
     sides = _tensor(query), _tensor(reference)
     terms = None if hubness is None else (_tensor(hubness[0])[:, None], _tensor(hubness[1]))
     of_query = _nothing(len(query), min(k_query, len(reference)))
@@ -142,11 +150,14 @@ def nearest(
     hubness: np.ndarray | None = None,
     *,
     tile: int = TILE,
+    device: str = "cpu",
 ) -> Nearest:
     """The k best of `others` [m, D] for each of `rows` [n, D], float32, by s or s - h, hubness h [m].
 
     k is cut to m. Needs memory for the answer and a few blocks of tile x tile scores.
     """
+    if device != "cpu":
+        return _nearest_on(device, rows, others, min(k, len(others)), hubness)
     sides = _tensor(rows), _tensor(others)
     term = None if hubness is None else _tensor(hubness)
     best = _nothing(len(rows), min(k, len(others)))
@@ -159,8 +170,38 @@ def nearest(
     return _answer(best)
 
 
-def nearest_within(rows: np.ndarray, k: int, *, tile: int = TILE) -> Nearest:
+def _nearest_on(
+    device: str, rows: np.ndarray, others: np.ndarray, k: int, hubness: np.ndarray | None
+) -> Nearest:
+    """The same on a GPU, which has a selection of its own and room for larger blocks."""
+    there = _tensor(others).to(device)
+    term = None if hubness is None else _tensor(hubness).to(device)
+    ids, scores = np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
+    for top in range(0, len(rows), GPU_ROWS):
+        asked = _tensor(rows[top : top + GPU_ROWS]).to(device)
+        found: list[_Best] = []
+        for left in range(0, len(others), GPU_COLUMNS):
+            block = asked @ there[left : left + GPU_COLUMNS].T
+            if term is not None:
+                block -= term[left : left + GPU_COLUMNS]
+            best = block.topk(min(k, block.shape[1]), dim=1)
+            found.append((best.values, best.indices + left))
+        values, indices = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        order = values.topk(k, dim=1)
+        scores[top : top + GPU_ROWS] = order.values.cpu().numpy()
+        ids[top : top + GPU_ROWS] = indices.gather(1, order.indices).cpu().numpy()
+    return Nearest(ids, scores)
+
+
+def _with_own(near: Nearest, hubness: np.ndarray | None) -> Nearest:
+    """The scores less the hubness [n] of the rows that ask."""
+    return near if hubness is None else Nearest(near.ids, near.scores - hubness[:, None])
+
+
+def nearest_within(rows: np.ndarray, k: int, *, tile: int = TILE, device: str = "cpu") -> Nearest:
     """The k best of a view's rows [n, D] float32 for each of them, itself among them: half the products."""
+    if device != "cpu":
+        return nearest(rows, rows, k, device=device)
     side = _tensor(rows)
     best = _nothing(len(rows), min(k, len(rows)))
     for top in range(0, len(rows), tile):

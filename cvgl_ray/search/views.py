@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cvgl_ray.search.approximate import build_index, search
-from cvgl_ray.search.topk import Nearest, merge, nearest_both
+from cvgl_ray.search.approximate import build_index, chosen, search
+from cvgl_ray.search.topk import Nearest, merge, nearest_both, nearest_within
 
 CHUNK = 16_384  # rows
 
@@ -44,10 +44,13 @@ class Exact:
 
     query: np.ndarray
     reference: np.ndarray
+    device: str = "cpu"
 
     def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
         """See Search; one pass over the scores answers both views."""
-        of_query, of_reference = nearest_both(self.query, self.reference, k_query, k_reference, hubs)
+        of_query, of_reference = nearest_both(
+            self.query, self.reference, k_query, k_reference, hubs, device=self.device
+        )
         return (
             Found(of_query, cosines(self.query, self.reference, of_query.best())),
             Found(of_reference, cosines(self.reference, self.query, of_reference.best())),
@@ -90,9 +93,21 @@ class Indexed:
         )
 
 
-def local(query: np.ndarray, reference: np.ndarray, factory: str = "Flat") -> Search:
-    """The search of rows that are all at hand: "Flat" is exact, any other factory builds faiss indices."""
-    return Exact(query, reference) if factory == "Flat" else Indexed(query, reference, factory)
+def local(query: np.ndarray, reference: np.ndarray, factory: str = "Flat", device: str = "cpu") -> Search:
+    """The search of rows that are all at hand: "Flat" is exact, any other factory builds faiss indices.
+
+    "auto": see approximate.chosen; a GPU looks at all pairs.
+    """
+    factory = chosen(factory, len(query), len(reference), device)
+    return Exact(query, reference, device) if factory == "Flat" else Indexed(query, reference, factory)
+
+
+def within(rows: np.ndarray, k: int, factory: str = "Flat", device: str = "cpu") -> Nearest:
+    """The k best of a view's rows [n, D] float32 for each of them, itself among them; factory: see local."""
+    factory = chosen(factory, len(rows), len(rows), device)
+    if factory == "Flat":
+        return nearest_within(rows, k, device=device)
+    return found_by_index([rows], rows, None, k, factory).near
 
 
 def found_by_index(

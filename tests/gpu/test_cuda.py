@@ -17,6 +17,7 @@ from cvgl_ray.features.cell_model import CellModel
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.localization.request import Request
 from cvgl_ray.localization.run import localize_map
+from cvgl_ray.search import topk
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -48,7 +49,7 @@ def test_rounds_on_a_gpu_find_the_pairs_of_the_cpu(kind):
     for device in ("cpu", "cuda"):
         learner = build_learner(config, query.shape[1], centre, device)
         graphs = frozen_graphs(query, reference, learner.adapter)
-        matcher = local_matcher(config.estep, graphs)
+        matcher = local_matcher(config.estep, graphs, device)
         done = list(run_rounds(learner, query, reference, config, matcher=matcher))
         labels.append(done[-1].labels.of_query)
     assert (labels[0] == labels[1]).mean() > 0.98
@@ -64,3 +65,17 @@ def test_a_flight_is_placed_on_a_gpu_as_on_the_cpu(tmp_path):
         assert here.found == there.found
         if here.found:
             assert math.dist((here.latitude, here.longitude), (there.latitude, there.longitude)) < 2e-5
+
+
+def test_the_nearest_on_a_gpu_are_those_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(topk, "GPU_ROWS", 70)
+    monkeypatch.setattr(topk, "GPU_COLUMNS", 64)
+    rng = np.random.default_rng(1)
+    query, reference = (rng.normal(size=(count, 24)).astype(np.float32) for count in (150, 200))
+    hubs = rng.random(150, dtype=np.float32), rng.random(200, dtype=np.float32)
+    for hubness in (None, hubs):
+        both = [topk.nearest_both(query, reference, 7, 99, hubness, device=d) for d in ("cpu", "cuda")]
+        for here, there in zip(*both, strict=True):
+            np.testing.assert_array_equal(here.ids, there.ids)
+            np.testing.assert_allclose(here.scores, there.scores, atol=1e-4)
+    np.testing.assert_array_equal(*(topk.nearest_within(query, 5, device=d).ids for d in ("cpu", "cuda")))

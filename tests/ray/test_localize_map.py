@@ -66,7 +66,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several shards of the map, several parts of the photos."""
     monkeypatch.setattr("cvgl_ray.distributed.map_work.PHOTOS_SEARCHED", 3)
     monkeypatch.setattr("cvgl_ray.distributed.map_work.PHOTOS_FITTED", 3)
-    monkeypatch.setattr("cvgl_ray.localization.job.cut", lambda *sizes: CUT(*sizes, side_cells=16))
+    monkeypatch.setattr("cvgl_ray.localization.job.cut", lambda *sizes: CUT(*sizes, side_cells=40))
 
 
 def assert_same(rows: Sequence[Location], others: Sequence[Location]) -> None:

@@ -58,6 +58,22 @@ def test_candidates_lie_apart_and_the_surest_photos_have_one() -> None:
     score = torch.tensor([[0.5, 0.4, 0.3, 0.2, 0.1, -torch.inf]]).repeat(photos, 1)
     sure = torch.linspace(0, 1, photos)
     found = Found(Peaks(score, east, torch.zeros(photos, 6).double(), zero, zero), sure, sure, 0.02)
-    poses = verify.candidates(found, scales, [0.0])
+    chosen, poses = verify.candidates(found, scales, [0.0])
+    assert (chosen[0], chosen[-1]) == ([0, 2, 3, 4], [0])
     assert [round(pose.middle[0]) for pose in poses[0]] == [0, 500, 900, 1300]
     assert [len(photo) for photo in poses] == [4] * 20 + [1] * 20
+
+
+def test_the_peak_of_the_best_fit_comes_first_and_its_fit_says_how_sure():
+    photos = 20
+    east = torch.tensor([[0.0, 500.0, 900.0]]).double().repeat(photos, 1)
+    zero = torch.zeros(photos, 3, dtype=torch.long)
+    score = torch.tensor([[0.5, 0.4, 0.3]]).repeat(photos, 1)
+    unsure = torch.zeros(photos)
+    found = Found(Peaks(score, east, torch.zeros(photos, 3).double(), zero, zero), unsure, unsure, 0.02)
+    scores = flight(photos, 15, 0.45, 0)[:, :3]
+    known = verify.with_fits(found, [[0, 1, 2]] * photos, fits(scores))
+    assert (known.peaks.east[:15, 0] == 500).all()
+    assert (known.confidence[:15] >= 0.8).float().mean() >= 0.8
+    assert (known.confidence[15:] < 0.5).all()
+    assert sorted(known.peaks.score[0].tolist()) == sorted(score[0].tolist())

@@ -164,12 +164,7 @@ def test_an_override_of_another_form_is_refused(override):
         (["adapter.width=64"], 'width needs kind = "linear", found kind "attenuation"'),
         (["adapter.residual=true", "adapter.init=random"], 'init, residual needs kind = "linear"'),
         (["adapter.norm=batch"], 'norm "batch" needs kind = "linear"'),
-        (
-            ["estep.rows=5"],
-            'neighbourhood needs all rows and their exact scores: rows = 0 and index = "Flat"',
-        ),
-        (["estep.index=IVF4,Flat"], "'estep': neighbourhood needs all rows"),
-        (["estep.shards=2"], "shards is 2, but neighbourhood needs all scores in one place: shards = 1, or"),
+        (["estep.rows=5"], "neighbourhood needs all rows: rows = 0, or neighbourhood = 0"),
         (
             [*STRIPS, "pretransform.query.crops=[0.5]"],
             r"'pretransform\.query': a panorama is taken whole, crops = \[1\.0\], found \[0\.5\]",
@@ -187,11 +182,6 @@ def test_an_override_of_another_form_is_refused(override):
 def test_an_impossible_combination_is_refused(overrides, message):
     with pytest.raises(InputError, match=message):
         load_config(None, tuple(overrides))
-
-
-def test_rows_and_an_index_go_with_no_neighbourhood():
-    config = load_config(None, ("estep.neighbourhood=0", "estep.rows=5", "estep.index=IVF4,Flat"))
-    assert (config.estep.rows, config.estep.index) == (5, "IVF4,Flat")
 
 
 def test_a_file_and_overrides_change_a_base(tmp_path):

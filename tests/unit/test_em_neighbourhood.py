@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse
-import torch
 
+from cvgl_ray.em import neighbourhood
 from cvgl_ray.em.matching import pseudo_labels
 from cvgl_ray.em.neighbourhood import (
     ITERATIONS,
@@ -18,7 +18,7 @@ from cvgl_ray.em.neighbourhood import (
     view_graph,
 )
 from cvgl_ray.features.views import unit_rows
-from cvgl_ray.search.csls import csls
+from cvgl_ray.search.sparse import Pairs
 
 
 def rows(count, seed=0, dimension=6, offset=0.4):
@@ -37,29 +37,36 @@ def naive_graph(features):
     return links / np.where(sums > 0, sums, 1)
 
 
-def naive_csls(matrix, neighbours):
-    of_row = [np.mean(sorted(row)[-neighbours:]) for row in matrix]
-    of_column = [np.mean(sorted(column)[-neighbours:]) for column in matrix.T]
-    return 2 * matrix - np.array(of_row)[:, None] - np.array(of_column)[None, :]
+def naive_csls(matrix, neighbours, there):
+    """There [n, m]: which entries count, in the rows' and columns' scale too."""
+    means = []
+    for side, mask in ((matrix, there), (matrix.T, there.T)):
+        means.append([np.mean(sorted(row[of])[-neighbours:]) for row, of in zip(side, mask, strict=True)])
+    return matrix - np.array(means[0])[:, None] / 2 - np.array(means[1])[None, :] / 2
 
 
-def naive_sinkhorn(logits):
-    match = np.exp(logits)
+def naive_sinkhorn(logits, there):
+    match = np.where(there, np.exp(logits), 0)
     for _ in range(SINKHORN_ITERATIONS):
         match = match / match.sum(0, keepdims=True)
         match = match / match.sum(1, keepdims=True)
     return match
 
 
-def naive_scores(scores, graph_q, graph_r, weight):
+def naive_scores(scores, graph_q, graph_r, weight, there):
     def z(matrix):
-        return (matrix - matrix.mean()) / max(matrix.std(), 1e-12)
+        return (matrix - matrix[there].mean()) / max(matrix[there].std(), 1e-12)
 
     total = z(scores)
     for _ in range(ITERATIONS):
-        around = graph_q @ naive_sinkhorn(total / SINKHORN_TEMPERATURE) @ graph_r.T
-        total = z(scores) + weight * z(naive_csls(around, SCALE_NEIGHBOURS))
+        around = graph_q @ naive_sinkhorn(total / SINKHORN_TEMPERATURE, there) @ graph_r.T
+        total = z(scores) + weight * z(naive_csls(around, SCALE_NEIGHBOURS, there))
     return total
+
+
+def pairs_at(scores, there):
+    query, reference = np.nonzero(there)
+    return Pairs(query.astype(np.int32), reference.astype(np.int32), np.float32(scores[there]), scores.shape)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 17, 40])
@@ -85,33 +92,45 @@ def test_identical_rows_are_each_others_neighbours():
     np.testing.assert_allclose(graph.sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.3])
 @pytest.mark.parametrize("sizes", [(23, 23), (30, 8), (6, 25), (4, 1), (1, 1)])
-def test_neighbourhood_scores_equal_a_naive_oracle(sizes):
+def test_neighbourhood_scores_equal_a_naive_oracle(sizes, share):
     query, reference = rows(sizes[0], seed=1), rows(sizes[1], seed=2)
     scores = query @ reference.T
-    found = neighbourhood_scores(torch.from_numpy(scores), (view_graph(query), view_graph(reference)), 0.7)
-    expected = naive_scores(scores.astype(np.float64), naive_graph(query), naive_graph(reference), 0.7)
-    assert found.shape == sizes
-    np.testing.assert_allclose(found.numpy(), expected, atol=2e-3)
+    there = np.random.default_rng(3).random(sizes) < share
+    there[np.arange(max(sizes)) % sizes[0], np.arange(max(sizes)) % sizes[1]] = True  # each row has a pair
+    found = neighbourhood_scores(pairs_at(scores, there), (view_graph(query), view_graph(reference)), 0.7)
+    expected = naive_scores(scores.astype(np.float64), naive_graph(query), naive_graph(reference), 0.7, there)
+    np.testing.assert_allclose(found.values, expected[there], atol=2e-3)
 
 
-def test_csls_and_sinkhorn_equal_loops():
-    matrix = np.random.default_rng(0).normal(size=(9, 4))
-    np.testing.assert_allclose(2 * csls(torch.from_numpy(matrix), 3).numpy(), naive_csls(matrix, 3))  # halved
-    np.testing.assert_allclose(2 * csls(torch.from_numpy(matrix), 99).numpy(), naive_csls(matrix, 99))
-    match = sinkhorn(torch.from_numpy(matrix), SINKHORN_ITERATIONS).numpy()
-    np.testing.assert_allclose(match, naive_sinkhorn(matrix))
-    np.testing.assert_allclose(match.sum(1), 1)
-    np.testing.assert_allclose(match.sum(0), 9 / 4, rtol=1e-3)
-
-
-def test_sinkhorn_of_one_certain_pair_among_many_stays_finite():
-    logits = torch.zeros(40, 30)
+def test_sinkhorn_equals_a_loop_and_one_certain_pair_among_many_stays_finite():
+    matrix, everywhere = np.random.default_rng(0).normal(size=(9, 4)), np.ones((9, 4), bool)
+    match = sinkhorn(pairs_at(matrix, everywhere), SINKHORN_ITERATIONS).values.reshape(9, 4)
+    np.testing.assert_allclose(match, naive_sinkhorn(matrix, everywhere), rtol=1e-4)
+    np.testing.assert_allclose(match.sum(1), 1, rtol=1e-5)
+    logits = np.zeros((40, 30))
     logits[3, 4] = 3000.0
-    match = sinkhorn(logits, SINKHORN_ITERATIONS)
-    assert match.isfinite().all()
+    match = sinkhorn(pairs_at(logits, np.ones((40, 30), bool)), SINKHORN_ITERATIONS).values.reshape(40, 30)
+    assert np.isfinite(match).all()
     assert match[3].argmax() == 4
-    torch.testing.assert_close(match.sum(1), torch.ones(40))
+    np.testing.assert_allclose(match.sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scores", ["cosine", "csls"])
+def test_few_candidates_find_what_all_find_where_matches_are_clear(scores, monkeypatch):
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(400, 32))
+    query, reference = (unit_rows(places + 0.45 * rng.normal(size=places.shape)) for _ in range(2))
+    graphs = view_graph(query), view_graph(reference)
+    found = []
+    for full in (2**18, 0):  # all pairs, CANDIDATES of each row
+        monkeypatch.setattr(neighbourhood, "FULL", full)
+        found.append(pseudo_labels(query, reference, scores=scores, neighbourhood=0.3, graphs=graphs))
+    assert (found[0].best_of_query == found[1].best_of_query).mean() > 0.99
+    np.testing.assert_allclose(found[0].cosine, (query * reference[found[0].best_of_query]).sum(1), atol=1e-5)
+    same = found[0].best_of_query == found[1].best_of_query
+    np.testing.assert_allclose(found[0].cosine[same], found[1].cosine[same], atol=1e-6)
 
 
 def block_graph(groups):

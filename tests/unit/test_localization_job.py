@@ -230,7 +230,7 @@ def test_a_bundle_of_another_backbone_or_of_a_training_is_refused(
 
 
 def test_without_adaptation_the_model_stays_frozen(answer: Answer, world: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"another configuration \(cells.rounds was 1"):
+    with pytest.raises(InputError, match=r"another configuration \(cells.rounds was 3"):
         localize_map(frozen(CONFIG), request(world), world / "run")
     asked = request(world, "two", cache=str(world / "run/cells"))
     assert all(row.found for row in localize_map(frozen(CONFIG), asked, tmp_path / "run").rows)

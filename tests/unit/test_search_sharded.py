@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cvgl_ray.config import load_config
+from cvgl_ray.em.neighbourhood import view_graph
 from cvgl_ray.em.rounds import RoundRows, match_by, match_rows
 from cvgl_ray.features.views import unit_rows
 from cvgl_ray.search import sharded as module
@@ -48,19 +49,21 @@ CUTS = {
 @pytest.mark.parametrize("scores", ["cosine", "csls"])
 @pytest.mark.parametrize("match", ["argmax", "mutual"])
 @pytest.mark.parametrize("factory", ["Flat", "Flat;"])  # the exact search, and exact faiss indices
-def test_labels_by_shards_equal_those_by_one_index(cuts, scores, match, factory):
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_labels_by_shards_equal_those_by_one_index(cuts, scores, match, factory, weight):
     query_sizes, reference_sizes, shards = cuts
     query, reference = rows(sum(query_sizes), 1), rows(sum(reference_sizes), 2)
     settings = (f"estep.scores={scores}", f"estep.match={match}", "estep.threshold=0.2")
-    config = load_config(None, ("estep.neighbourhood=0", f"estep.index={factory}", *settings))
+    config = load_config(None, (f"estep.neighbourhood={weight}", f"estep.index={factory}", *settings))
+    graphs = view_graph(query), view_graph(reference)
     about = RoundRows(100 + np.arange(len(query)), np.arange(len(reference)), share=0.6)
-    one = match_rows(query, reference, about, config.estep, None)
+    one = match_rows(query, reference, about, config.estep, graphs)
     search = sharded(blocked(query, query_sizes), blocked(reference, reference_sizes), shards, factory)
-    several = match_by(search, about, config.estep)
+    several = match_by(search, about, config.estep, graphs)
     assert (several.of_query >= 0).any()
     for name, array in vars(one).items():
-        if name == "margin":
-            np.testing.assert_allclose(several.margin, array, atol=1e-6)
+        if name in ("margin", "cosine"):
+            np.testing.assert_allclose(getattr(several, name), array, atol=1e-4)
         else:
             np.testing.assert_array_equal(getattr(several, name), array)
 
@@ -97,7 +100,7 @@ def test_what_an_index_does_not_find_stays_unlabelled():
     query, reference = rows(200, 8), np.tile(rows(6, 9), (20, 1))
     config = load_config(None, ("estep.neighbourhood=0", "estep.index=IVF16,Flat", "estep.match=argmax"))
     search = sharded(blocked(query, [100, 100]), blocked(reference, [60, 60]), 2, config.estep.index)
-    labels = match_by(search, RoundRows(np.arange(200), np.arange(120)), config.estep)
+    labels = match_by(search, RoundRows(np.arange(200), np.arange(120)), config.estep, None)
     lost = labels.best_of_query < 0
     assert lost.any()
     assert (labels.of_query[lost] == -1).all()
