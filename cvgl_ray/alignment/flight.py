@@ -13,7 +13,7 @@ import torch
 from cvgl_ray.alignment import confidence
 from cvgl_ray.alignment.map_cells import MapCells
 from cvgl_ray.alignment.photo_adapter import CellAdapter, cells_of_map, cells_of_photo, taught, with_principal
-from cvgl_ray.alignment.photo_search import PEAKS, Near, Peaks, merged, search
+from cvgl_ray.alignment.photo_search import Near, Peaks, merged, search
 from cvgl_ray.alignment.scales import Scale
 from cvgl_ray.alignment.turned import PhotoCells
 from cvgl_ray.maps.frame import Window
@@ -75,7 +75,7 @@ def full_cells(photos: Photos) -> int:
 
 def decide(by_scale: Sequence[Peaks], scales: Sequence[Scale]) -> Found:
     """The best pose of each photo among its peaks, by scale and merged over shards, and how sure it is."""
-    peaks = merged(by_scale, PEAKS * len(by_scale))
+    peaks = merged(by_scale, sum(part.score.shape[1] for part in by_scale))
     sides = torch.tensor([scale.side_m for scale in scales])
     scores = confidence.apart(peaks, APART_SIDES * sides[peaks.scale[:, 0]])
     lead, chance = confidence.leads(scores), confidence.chance_lead(scores)

@@ -12,6 +12,7 @@ import torch
 
 from cvgl_ray.alignment.flight import Found
 from cvgl_ray.alignment.photo_adapter import CellAdapter
+from cvgl_ray.alignment.proposals import Look
 from cvgl_ray.distributed import cell_server
 from cvgl_ray.localization.survey import Shard, Survey
 from cvgl_ray.localization.work import WorkHere
@@ -44,11 +45,11 @@ def fitted(
     gpu: bool,
     fit: Callable[..., Iterator[Any]],
     part: Sequence[Any],
-    attenuation: torch.Tensor,
+    given: torch.Tensor | Look,
 ) -> list[Any]:
-    """Task: a part of the photos' fits, or places."""
+    """Task: a part of the photos' second looks, fits, or places."""
     _survey.cache_clear()  # searches are over: their cells need not wait for what comes after them
-    return list(fit(_work(here, gpu), part, attenuation))
+    return list(fit(_work(here, gpu), part, given))
 
 
 def searched(

@@ -17,6 +17,7 @@ from cvgl_ray.alignment.ground_fit import Refined
 from cvgl_ray.alignment.locate import Place
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import KERNELS, Peaks
+from cvgl_ray.alignment.proposals import Look
 from cvgl_ray.distributed import cell_server, session
 from cvgl_ray.distributed.answers import TRIES, answers, giving_up
 from cvgl_ray.distributed.map_tasks import Maker, Shared, fitted, searched
@@ -31,7 +32,7 @@ from cvgl_ray.localization import survey as surveys
 from cvgl_ray.localization.cell_files import BlockKey, MadeBlock
 from cvgl_ray.localization.photo_files import PhotoFile
 from cvgl_ray.localization.survey import Survey
-from cvgl_ray.localization.work import Candidates, MadePhoto, Start, WorkHere
+from cvgl_ray.localization.work import Candidates, MadePhoto, Proposed, Start, WorkHere
 from cvgl_ray.maps.geomap import GeoMap
 from cvgl_ray.progress import progress
 
@@ -43,7 +44,7 @@ MODEL_BYTES = 2**30  # of a process that holds the model and makes cells, about
 Piece = TypeVar("Piece")
 
 
-def map_work(model: CellModel, geomap: GeoMap, gpu: bool, address: str) -> "MapWork":
+def map_work(address: str, model: CellModel, geomap: GeoMap, gpu: bool) -> "MapWork":
     """The work on the cluster at `address`, see `session.connect`; the model and the map are sent there.
 
     Raises InputError as `check_map_room` does.
@@ -88,6 +89,9 @@ class MapWork:
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor:
         by_shard = self._by_shard(survey, surveys.shard_pairs, adapter, found)
         return torch.cat([part for parts in by_shard for part in parts])
+
+    def looks(self, asked: Sequence[Proposed], look: Look) -> Iterator[Peaks]:
+        return self._fitted(WorkHere.looks, asked, look)
 
     def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]:
         return self._fitted(WorkHere.fits, asked, attenuation)
@@ -148,11 +152,11 @@ class MapWork:
         return self._last[1]
 
     def _fitted(
-        self, fit: Callable[..., Iterator[Any]], asked: Sequence[Any], attenuation: torch.Tensor
+        self, fit: Callable[..., Iterator[Any]], asked: Sequence[Any], given: torch.Tensor | Look
     ) -> Iterator[Any]:
-        """What fits give, in order."""
+        """What fits or looks give, in order."""
         task = ray.remote(max_retries=TRIES, **self._each)(fitted)
-        there = ray.put(attenuation)
+        there = ray.put(given)
         tasks = [
             partial(task.remote, [self.here], self.gpu, fit, part, there)
             for part in _parts(asked, PHOTOS_FITTED)

@@ -1,8 +1,5 @@
-"""Which sizes of the ground and which headings of photos are searched, and how much work that is."""
+"""Which sizes of the ground and which headings of photos are searched, and how finely."""
 
-from collections.abc import Sequence
-
-from cvgl_ray.alignment.map_cells import CORE
 from cvgl_ray.alignment.scales import Scale, plan_scales, resolutions
 from cvgl_ray.config import Cells
 from cvgl_ray.errors import InputError
@@ -18,9 +15,10 @@ def searched_scales(section: Cells, geomap: GeoMap) -> list[Scale]:
     Raises InputError for a map too small or too coarse for any.
     """
     native, ground, factor = geomap.metres_per_pixel, section.ground_m, section.ground_factor
-    scales = plan_scales(native, section.side_px, ground, factor)
-    if _pixels(scales, geomap) > LARGE_PX and section.coarse_px < section.side_px:
+    if is_large(section, geomap):
         scales = plan_scales(native, section.coarse_px, ground, factor, SHARED)
+    else:
+        scales = plan_scales(native, section.side_px, ground, factor)
     if not scales:
         raise InputError(
             f"the map has {geomap.metres_per_pixel:.3g} m per pixel, too coarse for photos of at most"
@@ -38,16 +36,13 @@ def searched_scales(section: Cells, geomap: GeoMap) -> list[Scale]:
     return fitting
 
 
+def is_large(section: Cells, geomap: GeoMap) -> bool:
+    """Whether a map is searched coarsely, and looked at finely only where photos may lie."""
+    scales = plan_scales(geomap.metres_per_pixel, section.side_px, section.ground_m, section.ground_factor)
+    pixels = sum(geomap.area_m2 / resolution**2 for resolution in resolutions(scales))
+    return pixels > LARGE_PX and section.coarse_px < section.side_px
+
+
 def searched_headings(section: Cells) -> list[float]:
     """The headings that photos are turned to, in degrees."""
     return [360.0 * step / section.headings for step in range(section.headings)]
-
-
-def map_blocks(section: Cells, geomap: GeoMap, stride: int) -> int:
-    """About how many blocks a map's cells are made of, at all resolutions. stride: px per cell."""
-    return round(_pixels(searched_scales(section, geomap), geomap) / (CORE * stride) ** 2)
-
-
-def _pixels(scales: Sequence[Scale], geomap: GeoMap) -> float:
-    """Of the map's pictures at all resolutions."""
-    return sum(geomap.area_m2 / resolution**2 for resolution in resolutions(scales))

@@ -24,7 +24,7 @@ from cvgl_ray.localization.outputs import (
     write_report,
     write_tables,
 )
-from cvgl_ray.localization.plan import map_blocks, searched_headings, searched_scales
+from cvgl_ray.localization.plan import searched_headings, searched_scales
 from cvgl_ray.localization.priors import allowed_poses
 from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
@@ -36,11 +36,11 @@ from cvgl_ray.storage.filesystem import is_uri
 
 log = logging.getLogger(__name__)
 
-# By the model, on the CPU; the map; about how many photos and blocks there are; run.gpu.
-Workers = Callable[[CellModel, GeoMap, int, bool], Work]
+# By the model, on the CPU; the map; run.gpu.
+Workers = Callable[[CellModel, GeoMap, bool], Work]
 
 
-def work_here(model: CellModel, geomap: GeoMap, _pieces: int, gpu: bool) -> Work:
+def work_here(model: CellModel, geomap: GeoMap, gpu: bool) -> Work:
     """All in this process. Raises InputError for a GPU that there is not."""
     if gpu:
         if not torch.cuda.is_available():
@@ -165,7 +165,6 @@ def _localized(
     recipe: dict[str, Any],
     workers: Workers,
 ) -> Localized:
-    pieces = len(inputs.photos) + map_blocks(config.cells, inputs.geomap, model.stride)
     return localize_photos(
         inputs.photos,
         inputs.geomap,
@@ -173,7 +172,7 @@ def _localized(
         recipe,
         model.channels,
         model.stride,
-        workers(model, inputs.geomap, pieces, config.run.gpu),
+        workers(model, inputs.geomap, config.run.gpu),
         config.cells,
         config.prior,
         None if bundle is None else bundle.adapter,

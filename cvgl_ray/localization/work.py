@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from cvgl_ray.alignment.locate import Place, locate
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose
+from cvgl_ray.alignment.proposals import Look, looked_at_again
 from cvgl_ray.alignment.turned import PhotoCells
 from cvgl_ray.alignment.verify import verify
 from cvgl_ray.features.cell_model import CellModel
@@ -20,6 +22,7 @@ from cvgl_ray.localization import survey as surveys
 from cvgl_ray.localization.cell_files import BlockKey, MadeBlock, make_block, make_photo
 from cvgl_ray.localization.photo_files import PhotoFile, read_pixels
 from cvgl_ray.localization.survey import Survey
+from cvgl_ray.localization.threads import in_threads
 from cvgl_ray.maps.geomap import GeoMap
 from cvgl_ray.progress import progress
 
@@ -39,6 +42,13 @@ class Candidates(NamedTuple):
     poses: list[Pose]
 
 
+class Proposed(NamedTuple):
+    """Where a photo may lie by a coarse search: peaks [1, K]."""
+
+    photo: PhotoFile
+    peaks: Peaks
+
+
 class Start(NamedTuple):
     """What the last fit of a photo begins with."""
 
@@ -48,7 +58,7 @@ class Start(NamedTuple):
 
 
 class Work(Protocol):
-    """Who does what takes time. Photos and blocks come in any order, fits and places in the order asked."""
+    """Who does what takes time. Photos and blocks come in any order, all else in the order asked."""
 
     def photos(
         self, lacking: Sequence[tuple[PhotoFile, list[int]]], headings: Sequence[float]
@@ -59,6 +69,8 @@ class Work(Protocol):
     def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]: ...
 
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor: ...
+
+    def looks(self, asked: Sequence[Proposed], look: Look) -> Iterator[Peaks]: ...
 
     def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]: ...
 
@@ -75,18 +87,21 @@ class WorkHere:
     def photos(
         self, lacking: Sequence[tuple[PhotoFile, list[int]]], headings: Sequence[float]
     ) -> Iterator[MadePhoto]:
-        for photo, sides in lacking:
-            try:
-                pixels = read_pixels(photo.uri)
-            except BrokenImageError as error:
-                yield MadePhoto(photo, {}, str(error))
-            else:
-                cells = make_photo(pixels, sides, headings, self.model, self.model.stride)
-                yield MadePhoto(photo, cells)
+        return in_threads(partial(self._photo, headings), lacking)
+
+    def _photo(self, headings: Sequence[float], lacking: tuple[PhotoFile, list[int]]) -> MadePhoto:
+        photo, sides = lacking
+        try:
+            pixels = read_pixels(photo.uri)
+        except BrokenImageError as error:
+            return MadePhoto(photo, {}, str(error))
+        return MadePhoto(photo, make_photo(pixels, sides, headings, self.model, self.model.stride))
 
     def blocks(self, keys: Sequence[BlockKey]) -> Iterator[MadeBlock]:
-        for key in keys:
-            yield make_block(self.geomap, key, self.model, self.model.stride, self.model.channels)
+        return in_threads(self._block, keys)
+
+    def _block(self, key: BlockKey) -> MadeBlock:
+        return make_block(self.geomap, key, self.model, self.model.stride, self.model.channels)
 
     def search(self, survey: Survey, adapter: CellAdapter) -> list[Peaks]:
         found = []
@@ -99,15 +114,26 @@ class WorkHere:
     def pairs(self, survey: Survey, adapter: CellAdapter, found: Found) -> torch.Tensor:
         return torch.cat([surveys.shard_pairs(survey, shard, adapter, found) for shard in survey.shards])
 
+    def looks(self, asked: Sequence[Proposed], look: Look) -> Iterator[Peaks]:
+        def again(one: Proposed) -> Peaks:
+            pixels = read_pixels(one.photo.uri)
+            read, model = self.geomap.read, self.model
+            return looked_at_again(*pixels, one.peaks, look, read, model, model.stride)
+
+        return in_threads(again, asked)
+
     def fits(self, asked: Sequence[Candidates], attenuation: torch.Tensor) -> Iterator[list[Refined]]:
-        for photo, poses in asked:
-            rgb, valid = read_pixels(photo.uri)
-            yield verify(rgb, valid, poses, self.ground, attenuation)
+        def fit(one: Candidates) -> list[Refined]:
+            return verify(*read_pixels(one.photo.uri), one.poses, self.ground, attenuation)
+
+        return in_threads(fit, asked)
 
     def places(self, starts: Sequence[Start], attenuation: torch.Tensor) -> Iterator[Place]:
-        for start in starts:
-            rgb, valid = read_pixels(start.photo.uri)
-            yield locate(rgb, valid, start.fit, start.confidence, self.ground, attenuation)
+        def place(start: Start) -> Place:
+            pixels = read_pixels(start.photo.uri)
+            return locate(*pixels, start.fit, start.confidence, self.ground, attenuation)
+
+        return in_threads(place, starts)
 
     @property
     def ground(self) -> Ground:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
@@ -20,6 +21,8 @@ from cvgl_ray.maps.stretch import Stretch
 
 SMALLEST_PX = 16  # a damaged part is narrowed down to windows of this side
 TOLERANCE_PX = 0.02  # by which GDAL may approximate the projection
+AFFINE_PX = 0.05  # by which an affine transform may depart from it
+SHRUNK = 1.1  # px of a block per px of a window, up to which its neighbours alone are looked at
 
 
 class Pixels(NamedTuple):
@@ -57,6 +60,10 @@ def read_source(
             return nothing._replace(damaged=(str(error),))
         return _read_quarters(source, stretch, frame, window, metres_per_pixel)
     rgba = _prepared(block, stretch, source.bare)
+    if len(rgba) == 4 and rgba[3].all():
+        rgb = _turned(rgba[:3], source.grid, box, frame, window, metres_per_pixel)
+        if rgb is not None:
+            return Pixels(rgb, np.ones((height, width), bool), block.damaged)
     out = np.zeros((len(rgba), height, width), np.uint8)
     georeference = _georeference(source.grid, box, rgba.shape[1], rgba.shape[2])
     reproject(
@@ -74,6 +81,36 @@ def read_source(
     valid = out[-1] > 127
     rgb = np.broadcast_to(out[:-1], (3, height, width)).transpose(1, 2, 0) * valid[:, :, None]
     return Pixels(rgb, valid, block.damaged)
+
+
+def _turned(
+    rgb: np.ndarray, grid: Grid, box: Box, frame: LocalFrame, window: Window, metres_per_pixel: float
+) -> np.ndarray | None:
+    """[H, W, 3] uint8 from a block [3, h, w] that is valid throughout, by one affine transform.
+
+    Several times as quick as GDAL's. None where the window reaches over the block's edge, where the
+    projection is curved by more than AFFINE_PX of the window's pixels, and where so many of the block's
+    pixels lie on one of the window's that GDAL takes a mean of them.
+    """
+    if metres_per_pixel > SHRUNK * grid.metres_per_pixel(frame) * box.step:
+        return None
+    height, width = window.size(metres_per_pixel)
+    rows, columns = (np.linspace(0, length, POINTS) for length in (height, width))
+    y, x = (part.ravel() for part in np.meshgrid(rows, columns, indexing="ij"))
+    column, row = grid.to_pixel(frame, *window.from_pixel(y, x, metres_per_pixel))
+    scale = rgb.shape[2] / box.width, rgb.shape[1] / box.height
+    there = np.stack([(column - box.column) * scale[0], (row - box.row) * scale[1]], axis=1)
+    here = np.stack([x, y, np.ones_like(x)], axis=1)
+    inside = (there >= 0.5) & (there <= np.array([rgb.shape[2], rgb.shape[1]]) - 0.5)
+    if not inside.all():  # NaN is not
+        return None
+    fitted, *_ = np.linalg.lstsq(here, there, rcond=None)
+    if np.abs(here @ fitted - there).max() > AFFINE_PX:
+        return None
+    picture = Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
+    turn = tuple(fitted.T.ravel().tolist())
+    turned = picture.transform((width, height), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
+    return np.asarray(turned)
 
 
 def source_box(

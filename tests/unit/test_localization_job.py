@@ -108,6 +108,22 @@ def test_photos_lie_where_they_were_taken(answer: Answer) -> None:
         assert row.ground_width_m == pytest.approx(across, rel=0.08)
 
 
+def test_a_large_map_is_searched_coarsely_and_looked_at_again(
+    answer: Answer, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvgl_ray.localization.plan.LARGE_PX", 1.0)
+    asked = request(world)
+    rows = localize_map(CONFIG, asked, tmp_path / "run").rows
+    for row, other in zip(rows, answer.rows, strict=True):
+        assert row.place is not None
+        assert other.place is not None
+        assert WGS84.inv(*row.place[::-1], *other.place[::-1])[2] < 5
+    manifests = (tmp_path / "run/cells/photo").rglob("manifest.json")
+    sides = [json.loads(path.read_text())["side_px"] for path in manifests]
+    assert CONFIG.cells.coarse_px in sides
+    assert max(sides) < CONFIG.cells.side_px
+
+
 def test_tables_keep_their_contract(answer: Answer, world: Path) -> None:
     with (world / "run/locations.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -179,7 +195,7 @@ def test_cells_may_lie_elsewhere_and_a_new_photo_alone_is_new_work(world: Path, 
 def test_an_interrupted_run_goes_on(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr("cvgl_ray.localization.job.PART_BLOCKS", 2)  # the map has few blocks
+    monkeypatch.setattr("cvgl_ray.localization.making.PART_BLOCKS", 2)  # the map has few blocks
     made = made_by(request(world, "two"), tmp_path / "run", most)
     rest = made_by(request(world, "two"), tmp_path / "run")
     assert len(made) == most

@@ -10,6 +10,7 @@ import rasterio
 from pyproj import Geod, Transformer
 from rasterio.transform import Affine
 from rasters import SPOT, gcps_of, local_of, seen_spot, spot_picture, truth_of, write
+from scipy import ndimage
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.maps.frame import LocalFrame, Window, frame_about
@@ -57,6 +58,25 @@ def test_a_pixel_is_seen_where_pyproj_says_it_lies(tmp_path: Path, name: str, gc
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(longitude, latitude)
     x = x % 360 if "180" in name else x
     assert np.allclose(~transform @ (x, y), SPOT, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["utm", "rotated", "web mercator at 60 degrees", "degrees", "swiss"])
+def test_the_quick_way_to_read_gives_what_gdal_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    crs, transform = GEOREFERENCES[name]
+    picture = ndimage.gaussian_filter(np.random.default_rng(0).uniform(0, 255, (3, 200, 200)), (0, 2, 2))
+    geomap = open_map(str(write(tmp_path / "map.tif", picture.astype(np.uint8), crs, transform)))
+    east, north = geomap.bounds.centre
+    inner = Window(east, north, east, north).grown(30 * geomap.metres_per_pixel)
+    for scale in (0.7, 1.0):
+        quick = geomap.read(inner, scale * geomap.metres_per_pixel)
+        with monkeypatch.context() as patched:
+            patched.setattr("cvgl_ray.maps.warp.AFFINE_PX", -1.0)  # never
+            slow = geomap.read(inner, scale * geomap.metres_per_pixel)
+        assert quick.valid.all()
+        assert slow.valid.all()
+        assert np.abs(quick.rgb.astype(int) - slow.rgb).max() <= 2
 
 
 def test_metres_of_web_mercator_are_true_metres(tmp_path: Path) -> None:
