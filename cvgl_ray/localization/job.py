@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from cvgl_ray.alignment.adaptation import Adapted, adapt
-from cvgl_ray.alignment.flight import Found, full_cells
+from cvgl_ray.alignment.flight import Found, decide, full_cells
 from cvgl_ray.alignment.ground_fit import Refined
 from cvgl_ray.alignment.locate import Place
 from cvgl_ray.alignment.photo_adapter import CellAdapter
@@ -25,10 +25,12 @@ from cvgl_ray.alignment.verify import candidates, confidence, with_fits
 from cvgl_ray.config import Cells, Prior
 from cvgl_ray.errors import InputError
 from cvgl_ray.localization.cell_bundle import known
-from cvgl_ray.localization.cell_files import MadeBlock, MapCellFiles, PhotoCellFiles
+from cvgl_ray.localization.cell_files import MapCellFiles, PhotoCellFiles
+from cvgl_ray.localization.making import make_blocks, make_photos
 from cvgl_ray.localization.photo_files import PhotoFile
-from cvgl_ray.localization.plan import searched_headings, searched_scales
+from cvgl_ray.localization.plan import is_large, searched_headings, searched_scales
 from cvgl_ray.localization.priors import Allowed, allowed_poses
+from cvgl_ray.localization.second_look import second_look
 from cvgl_ray.localization.survey import Survey, cut, photos_per_batch, samples
 from cvgl_ray.localization.work import Candidates, Start, Work
 from cvgl_ray.maps.geomap import GeoMap
@@ -37,7 +39,6 @@ from cvgl_ray.progress import progress
 log = logging.getLogger(__name__)
 
 NOWHERE = "it fits nowhere on the map"
-PART_BLOCKS = 64  # of a file of a map's cells: what an interrupted run loses at most
 
 
 @dataclass
@@ -87,7 +88,7 @@ def localize_photos(
     allowed, scales = _needed(allowed, scales)
     photo_files = PhotoCellFiles(root, photo_sides(scales), headings, recipe)
     with done.timed("photo cells"):
-        _make_photos(readable, photo_files, work, headings, done)
+        done.reasons |= make_photos(readable, photo_files, work, headings)
     usable = [number for number, photo in enumerate(readable) if photo.image_id not in done.reasons]
     if not usable:
         first, reason = next(iter(done.reasons.items()))
@@ -95,7 +96,7 @@ def localize_photos(
     used = [readable[number] for number in usable]
     map_files = MapCellFiles(root, geomap, resolutions(scales), recipe, stride, channels)
     with done.timed("map cells"):
-        _make_blocks(map_files, work)
+        make_blocks(map_files, work)
     done.damaged, done.scales = map_files.damaged(), scales
     survey = _survey(used, photo_files, map_files, scales, allowed.of(usable))
 
@@ -104,7 +105,7 @@ def localize_photos(
             chosen, poses = candidates(found, scales, headings)
             return chosen, _fits(used, poses, work, adapter.attenuation)
 
-    done.adapted = _adapted(survey, work, cells, learned, fits, done)
+    done.adapted = _adapted(used, survey, headings, work, cells, learned, fits, done)
     attenuation = done.adapted.adapter.attenuation
     starts = _starts(used, fits(done.adapted.adapter, done.adapted.found)[1])
     with done.timed("fit"), progress("fitting", len(starts), "photos") as advance:
@@ -147,42 +148,6 @@ def _needed(allowed: Allowed, scales: list[Scale]) -> tuple[Allowed, list[Scale]
     return replace(allowed, scales=allowed.scales[:, kept]), some
 
 
-def _make_photos(
-    photos: Sequence[PhotoFile],
-    files: PhotoCellFiles,
-    work: Work,
-    headings: Sequence[float],
-    done: Localized,
-) -> None:
-    """The cells that are lacking; photos that cannot be used get a reason."""
-    sizes = files.lacking(photo.digest for photo in photos)
-    first = {photo.digest: photo for photo in reversed(photos)}  # copies of a file are made once
-    lacking = [(first[digest], sides) for digest, sides in sizes.items()]
-    unusable = {}
-    with progress("photo cells", len(lacking), "photos") as advance:
-        for made in work.photos(lacking, headings):
-            if made.reason:
-                unusable[made.photo.digest] = made.reason
-            else:
-                files.add(made.photo.digest, made.photo.image_id, made.cells)
-            advance(1)
-    done.reasons |= {photo.image_id: unusable[photo.digest] for photo in photos if photo.digest in unusable}
-
-
-def _make_blocks(files: MapCellFiles, work: Work) -> None:
-    """The map's cells that are lacking, written part by part: an interrupted run goes on behind the last."""
-    lacking, held = files.lacking(), list[MadeBlock]()
-    with progress("map cells", len(lacking), "blocks") as advance:
-        for block in work.blocks(lacking):
-            held.append(block)
-            if len(held) == PART_BLOCKS:
-                files.add(held)
-                held = []
-            advance(1)
-    if held:
-        files.add(held)
-
-
 def _survey(
     photos: Sequence[PhotoFile],
     photo_files: PhotoCellFiles,
@@ -214,18 +179,29 @@ def _survey(
 
 
 def _adapted(
+    photos: Sequence[PhotoFile],
     survey: Survey,
+    headings: Sequence[float],
     work: Work,
     cells: Cells,
     learned: CellAdapter | None,
     fits: Callable[[CellAdapter, Found], tuple[list[list[int]], list[list[Refined]]]],
     done: Localized,
 ) -> Adapted:
-    """What the flight teaches, and where its photos are by that."""
+    """What the flight teaches, and where its photos are by that.
+
+    A large map is searched once, coarsely; what it proposes is looked at again in fine cells.
+    """
+    large, proposed = is_large(cells, survey.map_files.geomap), list[Peaks]()
 
     def search(adapter: CellAdapter) -> list[Peaks]:
+        if proposed:
+            with done.timed("second look"):
+                return [second_look(proposed, photos, survey, cells, headings, adapter, work)]
         with done.timed("search"):
-            return work.search(survey, adapter)
+            found = work.search(survey, adapter)
+        proposed.extend(found if large else [])
+        return found
 
     def pairs(adapter: CellAdapter, found: Found) -> torch.Tensor:
         with done.timed("learning"):
@@ -234,7 +210,7 @@ def _adapted(
     with done.timed("learning"):
         sampled = samples(survey)
         start = None if learned is None else known(learned, sampled, cells.channels)
-    return adapt(
+    adapted = adapt(
         search,
         pairs,
         sampled,
@@ -244,3 +220,7 @@ def _adapted(
         channels=cells.channels,
         adapter=start,
     )
+    if large and len(adapted.rounds) == 1:  # nothing was learned, or was to be
+        last = decide(search(adapted.adapter), survey.scales)
+        return adapted._replace(rounds=[*adapted.rounds, last])
+    return adapted
