@@ -54,6 +54,24 @@ def along_paths(
     return found._replace(peaks=Peaks(*peaks), confidence=confidence)
 
 
+def vouched(
+    found: Found,
+    scales: Sequence[Scale],
+    flights: Sequence[Sequence[int]],
+    moments: Sequence[float],
+    area_m2: float,
+) -> Found:
+    """What is found, as sure as the path is of each photo's first peak; the peaks stay as they are.
+
+    Where the path prefers another peak, the first is believed no more than that one leaves.
+    """
+    path = along_paths(found, scales, flights, moments, area_m2)
+    own, other = found.peaks, path.peaks
+    same = (own.east[:, 0] == other.east[:, 0]) & (own.north[:, 0] == other.north[:, 0])
+    left = torch.minimum(found.confidence, 1 - path.confidence)
+    return found._replace(confidence=torch.where(same, path.confidence, left))
+
+
 def _distinct(peaks: Peaks, distance_m: torch.Tensor) -> list[list[int]]:
     """Which of each photo's peaks are its states: the best ones, each apart from those before."""
     found = []

@@ -34,6 +34,8 @@ class Cells(Section):
     """between two sizes of the ground that are tried"""
     channels: Count = 32
     """principal directions of the cells that are compared"""
+    path: bool = True
+    """neighbours in a flight, known by times or numbers, choose between peaks"""
     rounds: CountOrZero = 3
     """of adaptation to the flight, at most: half of the photos, sure, end it; 0: none, as with --no-adapt"""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,11 +17,12 @@ from cvgl_ray.alignment.adaptation import Adapted, adapt
 from cvgl_ray.alignment.flight import Found, decide, full_cells
 from cvgl_ray.alignment.ground_fit import Refined
 from cvgl_ray.alignment.locate import Place
+from cvgl_ray.alignment.path import along_paths, vouched
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose
 from cvgl_ray.alignment.scales import Scale, photo_sides, resolutions
-from cvgl_ray.alignment.verify import candidates, confidence, with_fits
+from cvgl_ray.alignment.verify import candidates, with_fits
 from cvgl_ray.config import Cells, Prior
 from cvgl_ray.errors import InputError
 from cvgl_ray.localization.cell_bundle import known
@@ -33,6 +34,7 @@ from cvgl_ray.localization.priors import Allowed, allowed_poses
 from cvgl_ray.localization.second_look import second_look
 from cvgl_ray.localization.survey import Survey, cut, photos_per_batch, samples
 from cvgl_ray.localization.work import Candidates, Start, Work
+from cvgl_ray.maps.flights import Flight, paths_of
 from cvgl_ray.maps.geomap import GeoMap
 from cvgl_ray.progress import progress
 
@@ -61,6 +63,13 @@ class Localized:
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
+class Verified(NamedTuple):
+    """What is found once peaks are fitted, and the fits of each photo."""
+
+    found: Found
+    fits: list[list[Refined]]
+
+
 def localize_photos(
     photos: Sequence[PhotoFile],
     geomap: GeoMap,
@@ -72,11 +81,13 @@ def localize_photos(
     cells: Cells,
     prior: Prior,
     learned: CellAdapter | None = None,
+    flights: Sequence[Flight] = (),
 ) -> Localized:
     """The places of photos on a map.
 
     root: folder of cells, found again by every run. recipe: of the model's cells. learned: what another
-    flight has taught. Raises InputError as `searched_scales` and `allowed_poses`, and where no photo can be
+    flight has taught. flights: of which the photos are; in those with an order neighbours choose between
+    peaks. Raises InputError as `searched_scales` and `allowed_poses`, and where no photo can be
     used.
     """
     done = Localized()
@@ -100,14 +111,19 @@ def localize_photos(
     done.damaged, done.scales = map_files.damaged(), scales
     survey = _survey(used, photo_files, map_files, scales, allowed.of(usable))
 
-    def fits(adapter: CellAdapter, found: Found) -> tuple[list[list[int]], list[list[Refined]]]:
-        with done.timed("verification"):
-            chosen, poses = candidates(found, scales, headings)
-            return chosen, _fits(used, poses, work, adapter.attenuation)
+    paths, moments = paths_of([photo.image_id for photo in used], flights) if cells.path else ([], [])
 
-    done.adapted = _adapted(used, survey, headings, work, cells, learned, fits, done)
+    def verify(adapter: CellAdapter, found: Found) -> Verified:
+        with done.timed("verification"):
+            found = along_paths(found, scales, paths, moments, geomap.area_m2)
+            chosen, poses = candidates(found, scales, headings)
+            fits = _fits(used, poses, work, adapter.attenuation)
+            found = with_fits(found, chosen, fits)
+            return Verified(vouched(found, scales, paths, moments, geomap.area_m2), fits)
+
+    done.adapted = _adapted(used, survey, headings, work, cells, learned, verify, done)
     attenuation = done.adapted.adapter.attenuation
-    starts = _starts(used, fits(done.adapted.adapter, done.adapted.found)[1])
+    starts = _starts(used, verify(done.adapted.adapter, done.adapted.found))
     with done.timed("fit"), progress("fitting", len(starts), "photos") as advance:
         for start, place in zip(starts, work.places(starts, attenuation), strict=True):
             done.places[start.photo.image_id] = place
@@ -130,11 +146,12 @@ def _fits(
     return [next(left) if found else [] for found in poses]
 
 
-def _starts(photos: Sequence[PhotoFile], fits: Sequence[list[Refined]]) -> list[Start]:
+def _starts(photos: Sequence[PhotoFile], verified: Verified) -> list[Start]:
     """The best fit of each photo's candidates and how sure it is; photos without a peak are left out."""
+    sure = verified.found.confidence.tolist()
     return [
-        Start(photo, max(fitted, key=lambda fit: fit.score), float(sure))
-        for photo, fitted, sure in zip(photos, fits, confidence(fits), strict=True)
+        Start(photo, max(fitted, key=lambda fit: fit.score), confidence)
+        for photo, fitted, confidence in zip(photos, verified.fits, sure, strict=True)
         if fitted
     ]
 
@@ -185,7 +202,7 @@ def _adapted(
     work: Work,
     cells: Cells,
     learned: CellAdapter | None,
-    fits: Callable[[CellAdapter, Found], tuple[list[list[int]], list[list[Refined]]]],
+    verify: Callable[[CellAdapter, Found], Verified],
     done: Localized,
 ) -> Adapted:
     """What the flight teaches, and where its photos are by that.
@@ -215,7 +232,7 @@ def _adapted(
         pairs,
         sampled,
         survey.scales,
-        verify=lambda adapter, found: with_fits(found, *fits(adapter, found)),
+        verify=lambda adapter, found: verify(adapter, found).found,
         rounds=cells.rounds,
         channels=cells.channels,
         adapter=start,

@@ -178,6 +178,7 @@ def _localized(
         config.cells,
         config.prior,
         None if bundle is None else bundle.adapter,
+        inputs.flights,
     )
 
 

@@ -64,3 +64,23 @@ def _by_numbers(image_ids: Sequence[str]) -> list[Flight]:
         for prefix, group in sorted(numbered.items())
     ]
     return flights + ([Flight("unordered", tuple(sorted(rest)), None, False)] if rest else [])
+
+
+def paths_of(image_ids: Sequence[str], flights: Sequence[Flight]) -> tuple[list[list[int]], list[float]]:
+    """Which of the photos form paths, in order, and when each was taken: seconds, or its number.
+
+    The moments [N] of two photos can be compared where they are of one flight; photos in no path have 0.
+    """
+    where = {image_id: number for number, image_id in enumerate(image_ids)}
+    moments = [0.0] * len(image_ids)
+    paths = []
+    for flight in flights:
+        if not flight.ordered:
+            continue
+        for place, image_id in enumerate(flight.image_ids):
+            if image_id in where:
+                match = LAST_NUMBER.match(image_id.rsplit(".", 1)[0])
+                number = float(match.group(2)) if match else float(place)
+                moments[where[image_id]] = flight.seconds[place] if flight.seconds else number
+        paths.append([where[image_id] for image_id in flight.image_ids if image_id in where])
+    return paths, moments

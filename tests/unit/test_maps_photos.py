@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.maps.flights import group_flights
+from cvgl_ray.maps.flights import Flight, group_flights, paths_of
 from cvgl_ray.maps.footprint import footprint
 from cvgl_ray.maps.masks import black_surround, is_blank
 from cvgl_ray.maps.metadata import PhotoInfo, read_info
@@ -225,3 +225,13 @@ def _jpeg(info: PhotoInfo, exif: bytes | None = None) -> bytes:
     exif = exif_bytes(info) if exif is None else exif
     Image.new("RGB", (80, 60), (90, 120, 60)).save(file, "JPEG", exif=exif, xmp=xmp_bytes(info))
     return file.getvalue()
+
+
+def test_paths_are_the_ordered_flights_by_seconds_or_numbers():
+    flights = [
+        Flight("timed", ("b.jpg", "a.jpg", "gone.jpg"), (0.0, 2.5, 9.0), True),
+        Flight("numbered", ("f_0010.jpg", "f_0040.jpg"), None, True),
+        Flight("unordered", ("x.jpg",), None, False),
+    ]
+    names = ["a.jpg", "f_0040.jpg", "x.jpg", "b.jpg", "f_0010.jpg"]
+    assert paths_of(names, flights) == ([[3, 0], [4, 1]], [2.5, 40.0, 0.0, 0.0, 10.0])
