@@ -82,5 +82,5 @@ def scored_again(rows: np.ndarray, others: np.ndarray, ids: np.ndarray) -> np.nd
     ids = np.ascontiguousarray(ids, np.int64)
     scores = np.empty(ids.shape, np.float32)
     pointers = [faiss.swig_ptr(array) for array in (scores, rows, others, ids)]
-    faiss.fvec_inner_products_by_idx(*pointers, rows.shape[1], *ids.shape)
+    faiss.fvec_inner_products_by_idx(*pointers, rows.shape[1], *ids.shape)  # type: ignore[attr-defined]
     return np.where(ids < 0, np.float32(-np.inf), scores)
