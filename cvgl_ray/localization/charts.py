@@ -1,5 +1,6 @@
 """What TensorBoard shows of a localisation: the EM's rounds, the places, some photos laid on the map."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ def write_charts(
     rows: Sequence[Location],
     metrics: dict[str, Any] | None,
 ) -> None:
-    """Write them to `folder`; where they cannot be made, the log says so."""
+    """Write them to `folder`, in place of an earlier run's; where they cannot be made, the log says so."""
     assert done.adapted is not None
     with shown("the flight's charts"):
+        shutil.rmtree(folder, ignore_errors=True)
         headings = searched_headings(config.cells)
         history = [_round(found, done.scales, headings) for found in done.adapted.rounds]
         write_flight(str(folder), history, rows, metrics, config, _laid(inputs, rows))

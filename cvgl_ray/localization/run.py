@@ -24,7 +24,7 @@ from cvgl_ray.localization.outputs import (
     write_report,
     write_tables,
 )
-from cvgl_ray.localization.plan import searched_headings, searched_scales
+from cvgl_ray.localization.plan import is_large, searched_headings, searched_scales
 from cvgl_ray.localization.priors import allowed_poses
 from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
@@ -141,6 +141,8 @@ def _checked(config: Config, request: Request) -> Inputs:
         inputs.geomap.metres_per_pixel,
         len(inputs.photos),
     )
+    if is_large(config.cells, inputs.geomap):
+        log.info("it is large: searched in coarse cells, and in fine ones where photos may lie")
     for note in inputs.notes:
         log.info("%s", note)
     return inputs

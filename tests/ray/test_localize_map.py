@@ -88,14 +88,25 @@ def test_a_cluster_finds_what_one_process_finds(
     assert not torch.equal(ours.adapter.attenuation, torch.eye(len(ours.adapter.attenuation)))
 
 
+def test_a_cluster_finds_the_same_on_a_large_map(
+    asked: Request, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvgl_ray.localization.plan.LARGE_PX", 1.0)
+    elsewhere = replace(asked, cache=str(tmp_path / "cells"))
+    there = localize_map(CONFIG, elsewhere, tmp_path / "there", workers_at("", False)).rows
+    assert_same(there, localize_map(CONFIG, elsewhere, tmp_path / "here", work_here).rows)
+
+
 def test_a_run_that_is_killed_goes_on_where_it_was(
     cluster: str, asked: Request, tmp_path: Path, here: Sequence[Location]
 ) -> None:
+    """The map, the photos and the run's folder are named by URIs, as they are in a store."""
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    command = [sys.executable, "-m", "cvgl_ray", "localize", "--map", *asked.maps, "--query", *asked.photos]
+    maps, photos = ([f"file://{path}" for path in paths] for paths in (asked.maps, asked.photos))
+    command = [sys.executable, "-m", "cvgl_ray", "localize", "--map", *maps, "--query", *photos]
     output = tmp_path / "run"
     process = subprocess.Popen(
-        [*command, "--output", str(output), "--address", cluster, *settings],
+        [*command, "--output", f"file://{output}", "--address", cluster, *settings],
         env=os.environ | QUICK_RAY | {"PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -107,7 +118,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     printed, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, printed
     kept = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
-    rows = localize_map(CONFIG, asked, output, workers_at("", False)).rows
+    by_uri = replace(asked, maps=maps, photos=photos)
+    rows = localize_map(CONFIG, by_uri, f"file://{output}", workers_at("", False)).rows
     assert_same(rows, here)
     parts = {path: path.stat().st_mtime_ns for path in output.rglob("part-*.parquet")}
     assert kept.items() <= parts.items()
