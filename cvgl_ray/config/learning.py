@@ -62,7 +62,7 @@ class EStep(Section):
     first_share: Fraction = 0.7
     """of the matched queries, the surest, that count in round 1; it rises evenly to all in the last"""
     index: str = "auto"
-    """Flat: exact; a faiss string, such as "IVF2048,SQfp16;nprobe=40"; auto: exact up to 131,000 pairs"""
+    """Flat: exact; a faiss string, such as "IVF2048,SQfp16;nprobe=40"; auto: exact where minutes do"""
     shards: Count = 1
     """actors that hold the index, on several nodes where there are"""
 

@@ -96,7 +96,8 @@ class IndexActor:
             size = sum(block.size for blocks in views for block in blocks) * self.centre.shape[1] * 4
             self.shards = self.shards or start_shards(estep.shards, size // estep.shards)
             queries, references = (sum(block.size for block in blocks) for blocks in views)
-            factory = chosen(estep.index, queries, -(-references // len(self.shards)))
+            of_shard, dims = -(-references // len(self.shards)), self.centre.shape[1]
+            factory = chosen(estep.index, queries, of_shard, dims)
             search = in_shards(views, len(self.shards), factory, asking(self.shards))
             labels = match_by(search, ordered[0], estep, self.graphs)
         else:

@@ -20,19 +20,21 @@ def labels_of_asked(
     match: str = "mutual",
     threshold: float = -1.0,
     share: float = 1.0,
+    device: str = "cpu",
 ) -> PseudoLabels:
     """What `pseudo_labels` of all rows [nq, D] and [nr, D] says of the queries asked, row ids [a].
 
     Candidates are all rows of both views, so the answer does not depend on how many are asked; their
     number only sets its cost, which grows with nq and nr and not with their product. By CSLS the best is
     looked for among a row's SHORTLIST best by cosine. A reference whose best query is not asked has none.
+    device: where the search is done.
     """
     nq, nr = len(query), len(reference)
     room_q, room_r = rooms(nq, nr)
-    near = nearest(query[asked], reference, max(SHORTLIST, room_q))
+    near = nearest(query[asked], reference, max(SHORTLIST, room_q), device=device)
     back, first = None, np.unique(near.ids if scores == "csls" else near.best())
     if scores == "csls" or match == "mutual":
-        back = nearest(reference[first], query, max(SHORTLIST, 2 * room_r))
+        back = nearest(reference[first], query, max(SHORTLIST, 2 * room_r), device=device)
     if scores == "csls":
         assert back is not None
         near = near.less(_spread(hubness(back.first(neighbours)), first, nr))
@@ -40,7 +42,7 @@ def labels_of_asked(
         back = back.of(np.searchsorted(first, best))
         first = best
         second = np.unique(back.ids)
-        hubs = hubness(nearest(query[second], reference, neighbours))
+        hubs = hubness(nearest(query[second], reference, neighbours, device=device))
         back = back.less(_spread(hubs, second, nq))
     best, cosine = near.best(), cosines(query[asked], reference, near.best())
     keep = cosine > threshold

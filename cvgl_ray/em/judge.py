@@ -102,7 +102,8 @@ class HalfModels:
         learner.adapter.train(training)
         if self.asked is None:
             return pseudo_labels(z_query, z_reference, scores="csls", match="mutual")
-        return labels_of_asked(z_query, z_reference, self.asked, scores="csls", match="mutual")
+        device = str(learner.device)
+        return labels_of_asked(z_query, z_reference, self.asked, scores="csls", match="mutual", device=device)
 
 
 def pair_agreement(one: PseudoLabels, other: PseudoLabels) -> float:

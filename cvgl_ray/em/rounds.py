@@ -63,8 +63,8 @@ def local_matcher(estep: EStep, graphs: Graphs | None = None, device: str = "cpu
     return lambda _round, rows: match_rows(rows.query, rows.reference, rows, estep, graphs, device)
 
 
-def asked_matcher(estep: EStep, asked: np.ndarray) -> Matcher:
-    """The matcher of a single process that labels the queries asked and no others, exactly."""
+def asked_matcher(estep: EStep, asked: np.ndarray, device: str = "cpu") -> Matcher:
+    """The matcher of a single process that labels the queries asked and no others, exactly, on a device."""
     return lambda _round, rows: labels_of_asked(
         rows.query,
         rows.reference,
@@ -74,6 +74,7 @@ def asked_matcher(estep: EStep, asked: np.ndarray) -> Matcher:
         match=estep.match,
         threshold=estep.threshold,
         share=rows.share,
+        device=device,
     )
 
 
@@ -103,7 +104,7 @@ def start(
         config,
         matcher=local_matcher(config.estep, graphs, device)
         if asked is None
-        else asked_matcher(config.estep, asked),
+        else asked_matcher(config.estep, asked, device),
         judge=judge,
     )
     return learner, rounds

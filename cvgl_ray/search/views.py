@@ -12,10 +12,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cvgl_ray.search.approximate import build_index, chosen, search
+from cvgl_ray.search.approximate import build_index, chosen, projection, scored_again, search
 from cvgl_ray.search.topk import Nearest, merge, nearest_both, nearest_within
 
 CHUNK = 16_384  # rows
+SPARE = 2  # candidates of wide rows per one that is wanted
 
 Hubness = tuple[np.ndarray, np.ndarray]  # of the queries [nq] and of the references [nr], float32
 
@@ -98,13 +99,13 @@ def local(query: np.ndarray, reference: np.ndarray, factory: str = "Flat", devic
 
     "auto": see approximate.chosen; a GPU looks at all pairs.
     """
-    factory = chosen(factory, len(query), len(reference), device)
+    factory = chosen(factory, len(query), len(reference), query.shape[1], device)
     return Exact(query, reference, device) if factory == "Flat" else Indexed(query, reference, factory)
 
 
 def within(rows: np.ndarray, k: int, factory: str = "Flat", device: str = "cpu") -> Nearest:
     """The k best of a view's rows [n, D] float32 for each of them, itself among them; factory: see local."""
-    factory = chosen(factory, len(rows), len(rows), device)
+    factory = chosen(factory, len(rows), len(rows), rows.shape[1], device)
     if factory == "Flat":
         return nearest_within(rows, k, device=device)
     return found_by_index([rows], rows, None, k, factory).near
@@ -115,15 +116,23 @@ def found_by_index(
 ) -> Found:
     """For each row of the blocks [n, D] the k best of `others` [m, D] by s - h, h [m] their hubness.
 
-    The scores lack the term of the row that asks, which orders nothing.
+    The scores lack the term of the row that asks, which orders nothing. Wide rows are looked for by a few
+    numbers each (`projection`); twice as many as are wanted are then scored by the whole rows.
     """
-    searched = others if hubness is None else np.hstack([others, -hubness[:, None]])
+    narrow = projection(others)
+    searched = others if narrow is None else others @ narrow
+    searched = searched if hubness is None else np.hstack([searched, -hubness[:, None]])
     index = build_index(searched, factory)
     found = []
     for rows in blocks:
-        asked = rows if hubness is None else np.hstack([rows, np.ones((len(rows), 1), dtype=np.float32)])
-        scores, ids = search(index, asked, k)
-        found.append(Found(Nearest(ids, scores), cosines(rows, others, ids[:, 0])))
+        asked = rows if narrow is None else rows @ narrow
+        asked = asked if hubness is None else np.hstack([asked, np.ones((len(rows), 1), dtype=np.float32)])
+        scores, ids = search(index, asked, k if narrow is None else SPARE * k)
+        near = Nearest(ids, scores)
+        if narrow is not None:
+            near = Nearest(ids, scored_again(rows, others, ids))
+            near = near.less(np.zeros(len(others), np.float32) if hubness is None else hubness).first(k)
+        found.append(Found(near, cosines(rows, others, near.best())))
     return stack(found)
 
 

@@ -92,7 +92,7 @@ def main(table: str, pairs: int, dims: int, seed: int, overrides: tuple[str, ...
     print(
         f"{pairs} pairs of {dims}: R@1 {before:.1f} frozen, {after:.1f} adapted; fit {seconds:.1f} s"
         f" (E {parts['time/e_step_s']:.1f}, M {parts['time/m_step_s']:.1f}); peak {memory:.2f} GiB;"
-        f" score {rounds[-1].scalars.get('agreement/score', rounds[-1].scalars.get('score'))}"
+        f" score {rounds[-1].scalars['labels/score']:.3f}"
     )
 
 

@@ -77,13 +77,16 @@ def test_pseudo_labels_equal_a_dense_oracle(sizes, scores, match):
 @pytest.mark.parametrize("sizes", [(40, 40), (57, 13), (16, 64)])
 @pytest.mark.parametrize("scores", ["cosine", "csls"])
 @pytest.mark.parametrize("match", ["argmax", "mutual"])
-def test_queries_that_are_asked_alone_get_the_labels_they_get_among_all(monkeypatch, sizes, scores, match):
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # any name but "cpu" takes the path of a GPU
+def test_queries_that_are_asked_alone_get_the_labels_they_get_among_all(
+    monkeypatch, sizes, scores, match, device
+):
     monkeypatch.setattr(asked_module, "SHORTLIST", 64)  # so that no candidate is missed
     query, reference = rows(sizes[0], seed=1, offset=0.3), rows(sizes[1], seed=2, offset=0.3)
     policy = {"scores": scores, "neighbours": 5, "match": match, "threshold": 0.2}
     everyone = pseudo_labels(query, reference, **policy)
     asked = np.arange(0, sizes[0], 3)
-    some = labels_of_asked(query, reference, asked, **policy)
+    some = labels_of_asked(query, reference, asked, **policy, device=device)
     for name in ("of_query", "best_of_query"):
         np.testing.assert_array_equal(getattr(some, name), getattr(everyone, name)[asked])
     for name in ("cosine", "margin"):
