@@ -158,7 +158,7 @@ def load_pairs(folder: Path) -> list[tuple[str, str, float]]:
     try:
         rows = pq.read_table(folder / "pseudo_labels.parquet").to_pylist()
         return [(row["query"], row["reference"], row["cosine"]) for row in rows]
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{folder}/pseudo_labels.parquet cannot be read ({error}); train again") from error
 
 

@@ -203,7 +203,7 @@ def _read(path: str, schema: pa.Schema) -> pa.Table:
         with filesystem.open_input_file(inner) as source:
             table = pq.ParquetFile(source).read()
             return table.select(schema.names).cast(schema)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(
             f"{path!r} cannot be read ({reason}): give a Parquet file"

@@ -100,7 +100,7 @@ def _columns(path: Path, names: list[str], groups: list[int] | None) -> pa.Table
             if groups is None and (part.num_row_groups <= 1 or names != ["digest"]):
                 return pq.read_table(pa.BufferReader(_checked(path)), columns=names)
             return part.read_row_groups(groups or range(part.num_row_groups), columns=names)
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         raise _damaged(path) from error
 
 
@@ -109,7 +109,7 @@ def _opened(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except PermissionError as error:
         raise _unreadable(path, error) from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise _damaged(path) from error
 
 

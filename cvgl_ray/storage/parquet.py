@@ -52,7 +52,7 @@ def _read(filesystem: fs.FileSystem, path: str, columns: Sequence[str], optional
             if lacking:
                 raise KeyError(f"it has no column {', '.join(lacking)}")
             return file.read(columns=[*columns, *(name for name in optional if name in present)])
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise InputError(
             f"feature file {path} cannot be read with columns {list(columns)} ({reason}); "
