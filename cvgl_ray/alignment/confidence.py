@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from cvgl_ray.alignment.photo_search import Peaks
+from cvgl_ray.alignment.photo_search import Peaks, distinct
 
 RIVALS = 10  # peaks of a photo, each apart from the others, that the gaps are taken from
 LEAST_RATIO = 3.0  # a right photo leads by at least so many times a wrong one's lead, on average
@@ -25,16 +25,8 @@ def apart(peaks: Peaks, distance_m: torch.Tensor, count: int = RIVALS) -> torch.
     -inf where there are no more; peaks: sorted, the best first (see photo_search.merged).
     """
     scores = torch.full((len(peaks.score), count), -math.inf)
-    for number, distance in enumerate(distance_m.tolist()):
-        kept: list[int] = []
-        east, north = peaks.east[number], peaks.north[number]
-        for k in range(peaks.score.shape[1]):
-            if len(kept) == count or not math.isfinite(float(peaks.score[number, k])):
-                break
-            gap = torch.hypot(east[kept] - east[k], north[kept] - north[k])
-            if not kept or float(gap.min()) > distance:
-                scores[number, len(kept)] = peaks.score[number, k]
-                kept.append(k)
+    for number, kept in enumerate(distinct(peaks, distance_m, count)):
+        scores[number, : len(kept)] = peaks.score[number, kept]
     return scores
 
 

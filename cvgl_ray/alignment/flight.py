@@ -76,10 +76,15 @@ def full_cells(photos: Photos) -> int:
 def decide(by_scale: Sequence[Peaks], scales: Sequence[Scale]) -> Found:
     """The best pose of each photo among its peaks, by scale and merged over shards, and how sure it is."""
     peaks = merged(by_scale, sum(part.score.shape[1] for part in by_scale))
-    sides = torch.tensor([scale.side_m for scale in scales])
-    scores = confidence.apart(peaks, APART_SIDES * sides[peaks.scale[:, 0]])
+    scores = confidence.apart(peaks, apart_m(peaks, scales))
     lead, chance = confidence.leads(scores), confidence.chance_lead(scores)
     return Found(peaks, lead, confidence.confidence(lead, chance), chance)
+
+
+def apart_m(peaks: Peaks, scales: Sequence[Scale]) -> torch.Tensor:
+    """How far from each other two peaks of a photo are two places, in metres: [N]."""
+    sides = torch.tensor([scale.side_m for scale in scales])
+    return APART_SIDES * sides[peaks.scale[:, 0]]
 
 
 def shard_pairs(

@@ -70,13 +70,14 @@ def blocks_of(area: Window, metres_per_cell: float) -> Iterator[Block]:
 
 
 def block_cells(picture: Pixels, forward: Forward, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cells [C, CORE, CORE] float16 of a block's window and which are valid, [CORE, CORE] bool.
+    """Cells [C, h, w] float16 of a window without its margin, and which are valid, [h, w] bool.
 
-    Pixels that are not valid take the mean colour of the others, so that their edge stands out little.
+    A block's are CORE x CORE. Pixels that are not valid take the mean colour of the others, so that their
+    edge stands out little.
     """
     rgb = torch.from_numpy(filled(picture.rgb, picture.valid)).permute(2, 0, 1)[None]
     shares = F.avg_pool2d(torch.from_numpy(picture.valid).float()[None, None], stride)[0, 0]
-    inner = slice(MARGIN, MARGIN + CORE)
+    inner = slice(MARGIN, -MARGIN)
     valid = shares[inner, inner] >= WHOLE
     return forward(rgb)[0, :, inner, inner].half(), valid
 

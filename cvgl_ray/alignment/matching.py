@@ -26,9 +26,10 @@ def alignment_matcher(aligner: Aligner, estep: EStep, graphs: Graphs | None = No
         scores = together(aligner, vectors, estep.neighbours)
         search: Search = Matrix(scores, rows.query, rows.reference)
         if estep.neighbourhood and graphs is not None:
-            search = Neighbourly(search, graphs, estep.neighbourhood, "cosine", estep.neighbours)
+            whole = Neighbourly(search, graphs, estep.neighbourhood, "cosine", estep.neighbours)
+            search = _WithCosines(whole, rows.query, rows.reference)
         labels = label(
-            _WithCosines(search, rows.query, rows.reference),
+            search,
             rows.query_rows,
             rows.reference_rows,
             match=estep.match,

@@ -6,11 +6,12 @@ each state's probability (Rabiner, Proceedings of the IEEE 77, 1989).
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
-from cvgl_ray.alignment.flight import APART_SIDES, Found
-from cvgl_ray.alignment.photo_search import Peaks
+from cvgl_ray.alignment.flight import Found, apart_m
+from cvgl_ray.alignment.photo_search import Peaks, brought_first, distinct
 from cvgl_ray.alignment.scales import Scale
 
 STATES = 8  # peaks of a photo that a path may choose from
@@ -20,70 +21,48 @@ LEAST_STEPS = 5  # between sure neighbours, to tell how far a flight moves
 STRAY = 0.1  # probability that a flight is anywhere at the next photo: a cut, or a false time
 
 
-def along_paths(
-    found: Found,
-    scales: Sequence[Scale],
-    flights: Sequence[Sequence[int]],
-    moments: Sequence[float],
-    area_m2: float,
-) -> Found:
-    """What is found once neighbours are asked: peaks reordered and confidence changed, never the lead.
+class Paths(NamedTuple):
+    """The flights of N photos over a map.
 
     flights: the indices of each flight's photos in order; photos in none keep what they have. moments: [N] of
     photos, in seconds or any unit that a flight's photos share, such as the number of a frame. area_m2: of
-    the map. Where fewer than LEAST_STEPS neighbours are sure, nothing tells how far the flight moves, and its
-    photos keep what they have.
+    the map.
     """
-    sides = torch.tensor([scale.side_m for scale in scales])
-    states = _distinct(found.peaks, APART_SIDES * sides[found.peaks.scale[:, 0]])
-    peaks, confidence = [column.clone() for column in found.peaks], found.confidence.clone()
-    for flight in flights:
-        reach = _reach(found, flight, moments)
+
+    flights: Sequence[Sequence[int]]
+    moments: Sequence[float]
+    area_m2: float
+
+
+def along_paths(found: Found, scales: Sequence[Scale], paths: Paths) -> Found:
+    """What is found once neighbours are asked: peaks reordered and confidence changed, never the lead.
+
+    Where fewer than LEAST_STEPS neighbours are sure, nothing tells how far the flight moves, and its photos
+    keep what they have.
+    """
+    states = [kept or [0] for kept in distinct(found.peaks, apart_m(found.peaks, scales), STATES)]
+    chosen, confidence = [0] * len(states), found.confidence.clone()
+    for flight in paths.flights:
+        reach = _reach(found, flight, paths.moments)
         if reach is None:
             continue
-        shares = _smooth(found, states, flight, moments, reach, area_m2)
+        shares = _smooth(found, states, flight, paths, reach)
         for photo, share in zip(flight, shares, strict=True):
             best = int(share.argmax())
-            confidence[photo] = share[best].float()
-            chosen = states[photo][best]
-            for column in peaks:
-                column[photo, 0], column[photo, chosen] = (
-                    column[photo, chosen].clone(),
-                    column[photo, 0].clone(),
-                )
-    return found._replace(peaks=Peaks(*peaks), confidence=confidence)
+            chosen[photo], confidence[photo] = states[photo][best], share[best].float()
+    return found._replace(peaks=brought_first(found.peaks, chosen), confidence=confidence)
 
 
-def vouched(
-    found: Found,
-    scales: Sequence[Scale],
-    flights: Sequence[Sequence[int]],
-    moments: Sequence[float],
-    area_m2: float,
-) -> Found:
+def vouched(found: Found, scales: Sequence[Scale], paths: Paths) -> Found:
     """What is found, as sure as the path is of each photo's first peak; the peaks stay as they are.
 
     Where the path prefers another peak, the first is believed no more than that one leaves.
     """
-    path = along_paths(found, scales, flights, moments, area_m2)
+    path = along_paths(found, scales, paths)
     own, other = found.peaks, path.peaks
     same = (own.east[:, 0] == other.east[:, 0]) & (own.north[:, 0] == other.north[:, 0])
     left = torch.minimum(found.confidence, 1 - path.confidence)
     return found._replace(confidence=torch.where(same, path.confidence, left))
-
-
-def _distinct(peaks: Peaks, distance_m: torch.Tensor) -> list[list[int]]:
-    """Which of each photo's peaks are its states: the best ones, each apart from those before."""
-    found = []
-    for number, distance in enumerate(distance_m.tolist()):
-        kept: list[int] = []
-        east, north, score = peaks.east[number], peaks.north[number], peaks.score[number]
-        for k in torch.nonzero(score.isfinite()).flatten().tolist():
-            gap = torch.hypot(east[kept] - east[k], north[kept] - north[k])
-            if not kept or (len(kept) < STATES and float(gap.min()) > distance):
-                kept.append(k)
-        found.append(kept or [0])
-    return found
 
 
 def _reach(found: Found, flight: Sequence[int], moments: Sequence[float]) -> float | None:
@@ -101,17 +80,15 @@ def _smooth(
     found: Found,
     states: list[list[int]],
     flight: Sequence[int],
-    moments: Sequence[float],
+    paths: Paths,
     reach: float,
-    area_m2: float,
 ) -> list[torch.Tensor]:
     """Probability of each of a photo's states, given the whole flight; what is missing to 1 is "nowhere"."""
     alone = [_alone(found, photo, states[photo]) for photo in flight]
+    gaps = [max(paths.moments[b] - paths.moments[a], 1e-9) for a, b in pairwise(flight)]
     steps = [
-        _step(
-            found.peaks, (a, states[a]), (b, states[b]), reach * max(moments[b] - moments[a], 1e-9), area_m2
-        )
-        for a, b in pairwise(flight)
+        _step(found.peaks, (a, states[a]), (b, states[b]), reach * gap, paths.area_m2)
+        for (a, b), gap in zip(pairwise(flight), gaps, strict=True)
     ]
     forward, backward = [alone[0]], [torch.ones_like(alone[-1])]
     for step, own in zip(steps, alone[1:], strict=True):

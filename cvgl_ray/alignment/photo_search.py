@@ -163,18 +163,34 @@ def nothing(photos: int, count: int) -> Peaks:
     return Peaks(torch.full_like(empty, -math.inf), empty.double(), empty.double(), index, index)
 
 
+def distinct(peaks: Peaks, distance_m: torch.Tensor, count: int) -> list[list[int]]:
+    """Which of each photo's peaks lie each more than distance_m [N] from all before it, at most `count`.
+
+    peaks: sorted, the best first; what is no peak is left out.
+    """
+    finite, places = peaks.score.isfinite().tolist(), torch.stack([peaks.east, peaks.north], dim=2).tolist()
+    chosen = []
+    for here, places_here, distance in zip(finite, places, distance_m.tolist(), strict=True):
+        kept: list[int] = []
+        for k, place in enumerate(places_here):
+            if len(kept) == count or not here[k]:
+                break
+            if all(math.dist(place, places_here[other]) > distance for other in kept):
+                kept.append(k)
+        chosen.append(kept)
+    return chosen
+
+
+def brought_first(peaks: Peaks, chosen: Sequence[int]) -> Peaks:
+    """The peaks with each photo's chosen one [N] in the first place, and the first one in its place."""
+    index, rows = torch.arange(peaks.score.shape[1]).repeat(len(chosen), 1), torch.arange(len(chosen))
+    other = torch.tensor(chosen, dtype=torch.long)
+    index[:, 0], index[rows, other] = other, 0
+    return Peaks(*(column.gather(1, index) for column in peaks))
+
+
 def merged(parts: Sequence[Peaks], count: int) -> Peaks:
     """The best of peaks of the same photos on several shards, or at several scales."""
     joined = Peaks(*(torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)))
     order = joined.score.argsort(dim=1, descending=True, stable=True)[:, :count]
     return Peaks(*(column.gather(1, order) for column in joined))
-
-
-def lead(peaks: Peaks, apart_m: torch.Tensor) -> torch.Tensor:
-    """By how much the best peak beats the best one elsewhere, [N]; that is more than apart_m [N] away.
-
-    A photo without any other peak leads by its whole score, one without a peak by 0.
-    """
-    away = torch.hypot(peaks.east - peaks.east[:, :1], peaks.north - peaks.north[:, :1])
-    rival = torch.where(away > apart_m[:, None], peaks.score, -torch.inf).amax(dim=1).clamp(min=0.0)
-    return (peaks.score[:, 0] - rival).clamp(min=0.0)

@@ -5,15 +5,14 @@ that leads, candidates and confidences are told from in the same way.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from cvgl_ray.alignment.flight import APART_SIDES, mean_name
-from cvgl_ray.alignment.map_cells import MARGIN, WHOLE, Forward, MapCells, Read, filled
+from cvgl_ray.alignment.flight import APART_SIDES
+from cvgl_ray.alignment.map_cells import MARGIN, Forward, MapCells, Read, block_cells
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks, merged, nothing, search
 from cvgl_ray.alignment.scales import Scale
@@ -103,18 +102,11 @@ def _level(read: Read, area: Window, resolution: float, forward: Forward, stride
     metres = resolution * stride
     rows, columns = (math.ceil(length / metres) for length in (area.height_m, area.width_m))
     inner = Window(area.west, area.north - rows * metres, area.west + columns * metres, area.north)
-    picture = read(inner.grown(MARGIN * metres), resolution)
-    rgb = torch.from_numpy(filled(picture.rgb, picture.valid)).permute(2, 0, 1)[None]
-    shares = F.avg_pool2d(torch.from_numpy(picture.valid).float()[None, None], stride)[0, 0]
-    kept = slice(MARGIN, MARGIN + rows), slice(MARGIN, MARGIN + columns)
-    cells = forward(rgb)[0][(slice(None), *kept)].half()
-    return MapCells(cells, shares[kept] >= WHOLE, metres, inner.west, inner.north)
+    cells, valid = block_cells(read(inner.grown(MARGIN * metres), resolution), forward, stride)
+    return MapCells(cells, valid, metres, inner.west, inner.north)
 
 
 def _nearest(adapter: CellAdapter, kind: str, size: float) -> str:
     """The name of the mean that was learned at the size nearest to `size`."""
-    sizes: Iterable[float] = [
-        float(name.split("/")[1]) for name in adapter.means if name.startswith(f"{kind}/")
-    ]
-    best = min(sizes, key=lambda one: abs(math.log(one / size)))
-    return next(name for name in adapter.means if name in (mean_name(kind, best), f"{kind}/{best:g}"))
+    names = [name for name in adapter.means if name.startswith(f"{kind}/")]
+    return min(names, key=lambda name: abs(math.log(float(name.split("/")[1]) / size)))

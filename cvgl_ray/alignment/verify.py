@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cvgl_ray.alignment.flight import APART_SIDES, Found
+from cvgl_ray.alignment.flight import Found, apart_m
 from cvgl_ray.alignment.ground_fit import Ground, Pass, Refined, refine
-from cvgl_ray.alignment.photo_search import Peaks
+from cvgl_ray.alignment.photo_search import brought_first, distinct
 from cvgl_ray.alignment.plane import Pose, similarity
 from cvgl_ray.alignment.scales import Scale
 
@@ -39,27 +39,13 @@ def candidates(
     """
     count = len(found.confidence)
     unsure = set(found.confidence.argsort()[: max(LEAST_UNSURE, count // 2)].tolist())
-    chosen = [
-        _apart(found, number, scales)[: CANDIDATES if number in unsure else 1] for number in range(count)
-    ]
+    apart = distinct(found.peaks, apart_m(found.peaks, scales), CANDIDATES)
+    chosen = [peaks if number in unsure else peaks[:1] for number, peaks in enumerate(apart)]
     poses = [
         [_pose(found, number, peak, scales, headings) for peak in peaks]
         for number, peaks in enumerate(chosen)
     ]
     return chosen, poses
-
-
-def _apart(found: Found, number: int, scales: Sequence[Scale]) -> list[int]:
-    peaks = found.peaks
-    distance = APART_SIDES * scales[int(peaks.scale[number, 0])].side_m
-    middles = list(zip(peaks.east[number].tolist(), peaks.north[number].tolist(), strict=True))
-    kept: list[int] = []
-    for k, finite in enumerate(peaks.score[number].isfinite().tolist()):
-        if len(kept) == CANDIDATES or not finite:
-            break
-        if all(math.dist(middles[k], middles[other]) > distance for other in kept):
-            kept.append(k)
-    return kept
 
 
 def _pose(found: Found, number: int, peak: int, scales: Sequence[Scale], headings: Sequence[float]) -> Pose:
@@ -75,17 +61,12 @@ def with_fits(found: Found, chosen: Sequence[Sequence[int]], fits: Sequence[Sequ
 
     chosen, fits: by photo, the peaks that `candidates` chose and the fit of each.
     """
-    peaks = [column.clone() for column in found.peaks]
-    for number, (own, fitted) in enumerate(zip(chosen, fits, strict=True)):
-        if own:
-            best = own[max(range(len(own)), key=lambda k: fitted[k].score)]
-            for column in peaks:
-                column[number, 0], column[number, best] = (
-                    column[number, best].clone(),
-                    column[number, 0].clone(),
-                )
+    best = [
+        own[max(range(len(own)), key=lambda k: fitted[k].score)] if own else 0
+        for own, fitted in zip(chosen, fits, strict=True)
+    ]
     sure = torch.from_numpy(confidence(fits)).float()
-    return found._replace(peaks=Peaks(*peaks), confidence=sure)
+    return found._replace(peaks=brought_first(found.peaks, best), confidence=sure)
 
 
 def verify(

@@ -35,7 +35,7 @@ class Cells(Section):
     channels: Count = 32
     """principal directions of the cells that are compared"""
     path: bool = True
-    """neighbours in a flight, known by times or numbers, choose between peaks"""
+    """neighbours in a flight, known by times or numbers, choose between places and vouch for them"""
     rounds: CountOrZero = 3
     """of adaptation to the flight, at most: half of the photos, sure, end it; 0: none, as with --no-adapt"""
 

@@ -18,7 +18,7 @@ from cvgl_ray.distributed.train import TrainingData, fit_on_workers
 from cvgl_ray.distributed.watch import RoundWriter
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.judge import CHOICE, HalfModels
-from cvgl_ray.em.rounds import frozen_graphs, local_matcher, run_rounds
+from cvgl_ray.em.rounds import own_matcher, run_rounds
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import score_histograms
 from cvgl_ray.storage.checkpoints import keep_newest, last_state, save_checkpoint
@@ -63,10 +63,7 @@ def _rounds(
         halves.load_state_dict(state["halves"])
         # Its driver may have died before it heard of this round.
         yield {"round": learner.rounds_done - 1, SCORE: state["best"]["scores"][CHOICE]}, {}
-    graphs = None
-    if config.estep.neighbourhood:
-        graphs = frozen_graphs(query, reference, learner.adapter, config.estep.index)
-    matcher = local_matcher(config.estep, graphs, device.type)
+    matcher = own_matcher(learner, query, reference, config.estep)
     for done in run_rounds(learner, query, reference, config, matcher=matcher, judge=halves.judge):
         checkpoint = folder / "checkpoint_0"
         checkpoint.mkdir(parents=True, exist_ok=True)

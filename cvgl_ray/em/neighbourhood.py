@@ -174,6 +174,4 @@ def _mean_at(first: int, stop: int, match: Csr, graph_q: Csr, graph_r: Csr, widt
 
 
 def _matrix(pairs: Pairs, values: np.ndarray) -> scipy.sparse.csr_array:
-    starts = np.zeros(pairs.shape[0] + 1, np.int64)
-    np.cumsum(np.bincount(pairs.query, minlength=pairs.shape[0]), out=starts[1:])
-    return scipy.sparse.csr_array((values, pairs.reference, starts), shape=pairs.shape)
+    return scipy.sparse.csr_array((values, pairs.reference, pairs.starts(0)), shape=pairs.shape)

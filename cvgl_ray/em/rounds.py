@@ -94,20 +94,22 @@ def start(
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
     device = "cuda" if config.run.gpu else "cpu"
     learner = build_learner(config, query.shape[1], centre, device)
+    if asked is None:
+        matcher = own_matcher(learner, query, reference, config.estep)
+    else:
+        matcher = asked_matcher(config.estep, asked, device)
+    return learner, run_rounds(learner, query, reference, config, matcher=matcher, judge=judge)
+
+
+def own_matcher(learner: Learner, query: Rows, reference: Rows, estep: EStep) -> Matcher:
+    """The matcher of a single process on its learner's device, with the graphs that the policy asks for.
+
+    query [Nq, D], reference [Nr, D]: frozen features of any float type.
+    """
     graphs = None
-    if config.estep.neighbourhood:
-        graphs = frozen_graphs(query, reference, learner.adapter, config.estep.index)
-    rounds = run_rounds(
-        learner,
-        query,
-        reference,
-        config,
-        matcher=local_matcher(config.estep, graphs, device)
-        if asked is None
-        else asked_matcher(config.estep, asked, device),
-        judge=judge,
-    )
-    return learner, rounds
+    if estep.neighbourhood:
+        graphs = frozen_graphs(query, reference, learner.adapter, estep.index)
+    return local_matcher(estep, graphs, learner.device.type)
 
 
 def frozen_graphs(query: Rows, reference: Rows, adapter: ViewCentred, index: str = "auto") -> Graphs:
@@ -116,8 +118,7 @@ def frozen_graphs(query: Rows, reference: Rows, adapter: ViewCentred, index: str
     for features, view in ((query, QUERY), (reference, REFERENCE)):
         whole = take(features, np.arange(len(features)), adapter.centre.device)
         rows = adapter.normalise(whole, view).cpu().numpy()
-        device = str(adapter.centre.device)
-        graphs.append(view_graph(rows, partial(within, factory=index, device=device)))
+        graphs.append(view_graph(rows, partial(within, factory=index, device=adapter.centre.device.type)))
     return graphs[0], graphs[1]
 
 

@@ -17,7 +17,7 @@ from cvgl_ray.alignment.adaptation import Adapted, adapt
 from cvgl_ray.alignment.flight import Found, decide, full_cells
 from cvgl_ray.alignment.ground_fit import Refined
 from cvgl_ray.alignment.locate import Place
-from cvgl_ray.alignment.path import along_paths, vouched
+from cvgl_ray.alignment.path import Paths, along_paths, vouched
 from cvgl_ray.alignment.photo_adapter import CellAdapter
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.plane import Pose
@@ -110,16 +110,16 @@ def localize_photos(
         make_blocks(map_files, work)
     done.damaged, done.scales = map_files.damaged(), scales
     survey = _survey(used, photo_files, map_files, scales, allowed.of(usable))
-
-    paths, moments = paths_of([photo.image_id for photo in used], flights) if cells.path else ([], [])
+    asked = flights if cells.path else ()
+    paths = Paths(*paths_of([photo.image_id for photo in used], asked), geomap.area_m2)
 
     def verify(adapter: CellAdapter, found: Found) -> Verified:
         with done.timed("verification"):
-            found = along_paths(found, scales, paths, moments, geomap.area_m2)
+            found = along_paths(found, scales, paths)
             chosen, poses = candidates(found, scales, headings)
             fits = _fits(used, poses, work, adapter.attenuation)
             found = with_fits(found, chosen, fits)
-            return Verified(vouched(found, scales, paths, moments, geomap.area_m2), fits)
+            return Verified(vouched(found, scales, paths), fits)
 
     done.adapted = _adapted(used, survey, headings, work, cells, learned, verify, done)
     attenuation = done.adapted.adapter.attenuation

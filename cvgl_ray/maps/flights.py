@@ -54,7 +54,7 @@ def _by_numbers(image_ids: Sequence[str]) -> list[Flight]:
     numbered: dict[str, list[tuple[int, str]]] = {}
     rest = []
     for image_id in image_ids:
-        match = LAST_NUMBER.match(image_id.rsplit(".", 1)[0])
+        match = _numbered(image_id)
         if match:
             numbered.setdefault(match.group(1), []).append((int(match.group(2)), image_id))
         else:
@@ -64,6 +64,11 @@ def _by_numbers(image_ids: Sequence[str]) -> list[Flight]:
         for prefix, group in sorted(numbered.items())
     ]
     return flights + ([Flight("unordered", tuple(sorted(rest)), None, False)] if rest else [])
+
+
+def _numbered(image_id: str) -> re.Match[str] | None:
+    """What stands before the last number of a name, and that number."""
+    return LAST_NUMBER.match(image_id.rsplit(".", 1)[0])
 
 
 def paths_of(image_ids: Sequence[str], flights: Sequence[Flight]) -> tuple[list[list[int]], list[float]]:
@@ -79,7 +84,7 @@ def paths_of(image_ids: Sequence[str], flights: Sequence[Flight]) -> tuple[list[
             continue
         for place, image_id in enumerate(flight.image_ids):
             if image_id in where:
-                match = LAST_NUMBER.match(image_id.rsplit(".", 1)[0])
+                match = _numbered(image_id)
                 number = float(match.group(2)) if match else float(place)
                 moments[where[image_id]] = flight.seconds[place] if flight.seconds else number
         paths.append([where[image_id] for image_id in flight.image_ids if image_id in where])

@@ -35,12 +35,8 @@ class Pairs:
 
     def _mean_of_best(self, side: int, k: int) -> np.ndarray:
         """The mean of each row's k best scores [n], 0 where it has no pair; side 0: of queries."""
-        owner, count = self._rows(side), self.shape[side]
-        starts = np.zeros(count + 1, np.int64)
-        np.cumsum(np.bincount(owner, minlength=count), out=starts[1:])
-        # One sort of integers, which NumPy does several times faster than one by two keys.
-        keys = np.sort(owner.astype(np.uint64) << np.uint64(32) | _falling(self.values))
-        total, found = np.zeros(count, np.float32), np.minimum(np.diff(starts), k)
+        starts, keys = self.starts(side), np.sort(self._keys(side))
+        total, found = np.zeros(self.shape[side], np.float32), np.minimum(np.diff(starts), k)
         for rank in range(k):
             has = found > rank
             total[has] += _value(keys[starts[:-1][has] + rank])
@@ -49,16 +45,23 @@ class Pairs:
     def nearest(self, side: int, k: int) -> Nearest:
         """The k best pairs of each query (side 0) or reference (1), best first; -1 and -inf where fewer."""
         owner, other, count = self._rows(side), self._rows(1 - side), self.shape[side]
-        order = np.argsort(owner.astype(np.uint64) << np.uint64(32) | _falling(self.values), kind="stable")
-        of_row = np.bincount(owner, minlength=count)
-        rank = np.arange(len(order)) - (of_row.cumsum() - of_row)[owner[order]]
+        order = np.argsort(self._keys(side), kind="stable")
+        rank = np.arange(len(order)) - self.starts(side)[owner[order]]
         order, rank = order[rank < k], rank[rank < k]
         ids, scores = np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
         ids[owner[order], rank], scores[owner[order], rank] = other[order], self.values[order]
         return Nearest(ids, scores)
 
+    def starts(self, side: int) -> np.ndarray:
+        """Where each row's pairs begin [n + 1], were they sorted by query (side 0) or by reference (1)."""
+        return np.concatenate([[0], np.bincount(self._rows(side), minlength=self.shape[side]).cumsum()])
+
     def _rows(self, side: int) -> np.ndarray:
         return self.reference if side else self.query
+
+    def _keys(self, side: int) -> np.ndarray:
+        """Integers that sort by row, then by falling score; NumPy sorts one far quicker than by two keys."""
+        return self._rows(side).astype(np.uint64) << np.uint64(32) | _falling(self.values)
 
 
 def pairs_of(of_query: Nearest, of_reference: Nearest) -> Pairs:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.search.gpu import best_on
 
 TILE = 2048  # rows of either view in a block: 16 MiB of scores, a few times: the working memory
-GPU_ROWS, GPU_COLUMNS = 4096, 2**17  # of a block on a GPU: 2 GiB of scores
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,10 @@ def nearest(
 
     k is cut to m. Needs memory for the answer and a few blocks of tile x tile scores.
     """
-    if device != "cpu":
-        return _nearest_on(device, rows, others, min(k, len(others)), hubness)
     sides = _tensor(rows), _tensor(others)
     term = None if hubness is None else _tensor(hubness)
+    if device != "cpu":
+        return _answer(best_on(device, *sides, min(k, len(others)), term))
     best = _nothing(len(rows), min(k, len(others)))
     for top in range(0, len(rows), tile):
         for left in range(0, len(others), tile):
@@ -168,29 +168,6 @@ def nearest(
                 block -= term[left : left + tile]
             _absorb(best, top, left, block, 0)
     return _answer(best)
-
-
-def _nearest_on(
-    device: str, rows: np.ndarray, others: np.ndarray, k: int, hubness: np.ndarray | None
-) -> Nearest:
-    """The same on a GPU, which has a selection of its own and room for larger blocks."""
-    there = _tensor(others).to(device)
-    term = None if hubness is None else _tensor(hubness).to(device)
-    ids, scores = np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
-    for top in range(0, len(rows), GPU_ROWS):
-        asked = _tensor(rows[top : top + GPU_ROWS]).to(device)
-        found: list[_Best] = []
-        for left in range(0, len(others), GPU_COLUMNS):
-            block = asked @ there[left : left + GPU_COLUMNS].T
-            if term is not None:
-                block -= term[left : left + GPU_COLUMNS]
-            best = block.topk(min(k, block.shape[1]), dim=1)
-            found.append((best.values, best.indices + left))
-        values, indices = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-        order = values.topk(k, dim=1)
-        scores[top : top + GPU_ROWS] = order.values.cpu().numpy()
-        ids[top : top + GPU_ROWS] = indices.gather(1, order.indices).cpu().numpy()
-    return Nearest(ids, scores)
 
 
 def _with_own(near: Nearest, hubness: np.ndarray | None) -> Nearest:

@@ -17,7 +17,7 @@ from cvgl_ray.features.cell_model import CellModel
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.localization.request import Request
 from cvgl_ray.localization.run import localize_map
-from cvgl_ray.search import topk
+from cvgl_ray.search import gpu, topk
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -58,9 +58,9 @@ def test_rounds_on_a_gpu_find_the_pairs_of_the_cpu(kind):
 def test_a_flight_is_placed_on_a_gpu_as_on_the_cpu(tmp_path):
     request = Request([str(write_map(tmp_path / "map.tif"))], [str(write_photos(tmp_path / "photos"))])
     rows = []
-    for gpu in ("false", "true"):
-        config = load_config(None, (*SMALL, f"run.gpu={gpu}"))
-        rows.append(localize_map(config, request, tmp_path / gpu).rows)
+    for asked in ("false", "true"):
+        config = load_config(None, (*SMALL, f"run.gpu={asked}"))
+        rows.append(localize_map(config, request, tmp_path / asked).rows)
     for here, there in zip(*rows, strict=True):
         assert here.found == there.found
         if here.found:
@@ -68,8 +68,8 @@ def test_a_flight_is_placed_on_a_gpu_as_on_the_cpu(tmp_path):
 
 
 def test_the_nearest_on_a_gpu_are_those_of_the_cpu(monkeypatch):
-    monkeypatch.setattr(topk, "GPU_ROWS", 70)
-    monkeypatch.setattr(topk, "GPU_COLUMNS", 64)
+    monkeypatch.setattr(gpu, "ROWS", 70)
+    monkeypatch.setattr(gpu, "COLUMNS", 64)
     rng = np.random.default_rng(1)
     query, reference = (rng.normal(size=(count, 24)).astype(np.float32) for count in (150, 200))
     hubs = rng.random(150, dtype=np.float32), rng.random(200, dtype=np.float32)

@@ -4,7 +4,7 @@ import torch
 
 from cvgl_ray.alignment.confidence import apart, chance_lead, confidence, leads
 from cvgl_ray.alignment.flight import Found
-from cvgl_ray.alignment.path import along_paths
+from cvgl_ray.alignment.path import Paths, along_paths
 from cvgl_ray.alignment.photo_search import Peaks
 from cvgl_ray.alignment.scales import Scale
 
@@ -61,9 +61,9 @@ def test_neighbours_choose_between_two_peaks_and_doubt_a_leap() -> None:
     found = Found(Peaks(score, east, torch.zeros(12, 2).double(), zero, zero), torch.zeros(12), sure, 0.02)
     scales = [Scale(0.5, 224)]
     moments = [float(k) for k in range(12)]
-    path = along_paths(found, scales, [range(12)], moments, 4e6)
+    path = along_paths(found, scales, Paths([range(12)], moments, 4e6))
     assert float(path.peaks.east[5, 0]) == 150.0
     assert path.confidence[5] > 0.8
     torch.testing.assert_close(path.peaks.east[:5, 0], east[:5, 0])
-    alone = along_paths(found, scales, [[5]], moments, 4e6)
+    alone = along_paths(found, scales, Paths([[5]], moments, 4e6))
     torch.testing.assert_close(alone.confidence, sure)

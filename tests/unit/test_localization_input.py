@@ -2,10 +2,9 @@
 
 import csv
 import re
-import resource
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from cvgl_ray.maps.metadata import PhotoInfo
 
 CONFIG = load_config(None, SMALL)
 SETTINGS = [part for setting in SMALL for part in ("--set", setting)]
+# A photo's cells fit, a part of the map's does not.
+FILES_ARE_SMALL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -160,25 +161,21 @@ def screenshot() -> Image.Image:
     return picture
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Writing past so many bytes fails, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_disk_that_fills_is_said_and_the_next_run_goes_on(run: Run, world: Path, tmp_path: Path) -> None:
     options = ("--map", world / "map.tif", "--query", world / "photos", "--output", tmp_path / "run")
-    with files_of_at_most(400_000):  # a photo's cells fit, a part of the map's does not
-        code, out, err = run(*options)
-    assert (code, out) == (1, "")
-    assert "File too large" in err.splitlines()[-1]
-    assert "start the same command again to go on" in err.splitlines()[-1]
-    assert "Traceback" not in err
+    # In a process of its own: the limit must not meet the logs of what else runs in this one.
+    full = subprocess.run(
+        [sys.executable, "-c", f"{FILES_ARE_SMALL}; from cvgl_ray.cli import main; main()", "localize"]
+        + [str(option) for option in options]
+        + SETTINGS,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (full.returncode, full.stdout) == (1, "")
+    assert "File too large" in full.stderr.splitlines()[-1]
+    assert "start the same command again to go on" in full.stderr.splitlines()[-1]
+    assert "Traceback" not in full.stderr
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/cells").rglob("*.parquet")}
     assert kept
     assert not list((tmp_path / "run").rglob(".*.parquet*"))
