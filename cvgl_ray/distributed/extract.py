@@ -79,6 +79,20 @@ def extract(
     return result
 
 
+def stored(catalog: Catalog, recipes: Mapping[str, dict[str, Any]], root: Path) -> Extraction | None:
+    """The catalog's features where the store below `root` has them all by these recipes, by view; else None.
+
+    Neither timm nor a model is needed, nor is an image read whose size and time are known.
+    """
+    stores = {view: FeatureStore(root, view, made) for view, made in recipes.items()}
+    digests = [digest or "!" for digest in KnownFiles(root).digests(catalog.uris)]
+    known = not any(digest.startswith("!") for digest in digests)
+    if not known or missing_batches(catalog, digests, stores, len(catalog)):
+        return None
+    tables = load_tables(catalog, digests, stores)
+    return Extraction(tables, dict(recipes), reused=len(catalog))
+
+
 def _digests(uris: Sequence[str], known: KnownFiles, verify: bool, address: str) -> list[str]:
     """A digest of each file, read only where it is not known or `verify` is set; "!" and why not."""
     found = known.digests(uris)

@@ -13,7 +13,7 @@ from cvgl_ray.catalog.folders import scan_images
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Config
 from cvgl_ray.config.differences import load_on_bundle
-from cvgl_ray.distributed.extract import extract
+from cvgl_ray.distributed.extract import extract, stored
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_backbone, check_recipes
@@ -53,7 +53,6 @@ def localize(
         _check_top(top, len(rows))
         side = model.sides(asked.features, searched.features)[1]
     else:
-        check_backbone(config.backbone)
         names = [str(query) for query in queries]
         catalog, images = _catalogs(gallery, names, config)
         _check_top(top, len(images))
@@ -98,8 +97,11 @@ def _searchable(
     name = None if config.features.verify else key()
     found = load_gallery(kept, name) if name else None
     wanted = asked if found else concat([asked, images])
-    check = partial(check_recipes, bundle.recipes, bundle=folder)
-    made = extract(wanted, config, cache, cache.with_name("rejected_by_localize.parquet"), address, check)
+    made = None if config.features.verify else stored(wanted, bundle.recipes, cache)
+    if made is None:
+        check_backbone(config.backbone)
+        check = partial(check_recipes, bundle.recipes, bundle=folder)
+        made = extract(wanted, config, cache, cache.with_name("rejected_by_localize.parquet"), address, check)
     for rejected in made.rejected:
         if rejected["view"] == config.dataset.query_view:
             raise InputError(f"--query {rejected['uri']} cannot be used: {rejected['reason']}")

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numba
 import numpy as np
 import scipy.sparse
 import torch
@@ -31,8 +30,6 @@ SINKHORN_ITERATIONS = 20
 SINKHORN_TEMPERATURE = 0.3  # in standard deviations of the scores
 SCALE_NEIGHBOURS = 5  # of the local scale of the neighbourhood term
 
-Row = np.ndarray
-Csr = tuple[Row, Row, Row]  # of a sparse matrix: the rows' starts, columns and values
 Graphs = tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]  # of the query view and the reference view
 
 
@@ -139,6 +136,8 @@ def sinkhorn(logits: Pairs, iterations: int) -> Pairs:
 
 def neighbours_mean(match: Pairs, graphs: Graphs) -> Pairs:
     """Gq P Gr^T at the pairs themselves: the mean match of both rows' neighbours."""
+    from cvgl_ray.em.compiled import mean_at  # here: its compiler takes a third of a second to import
+
     own, of_query, of_reference = (
         (graph.indptr, graph.indices, graph.data) for graph in (_matrix(match, match.values), *graphs)
     )
@@ -146,31 +145,8 @@ def neighbours_mean(match: Pairs, graphs: Graphs) -> Pairs:
     cuts = pairwise(np.linspace(0, match.shape[0], threads + 1).astype(int))
     found = np.zeros(len(match.values), np.float32)
     with ThreadPoolExecutor(threads) as pool:  # the compiled loop lets others run meanwhile
-        list(pool.map(lambda cut: _mean_at(cut[0], cut[1], own, of_query, of_reference, width, found), cuts))
+        list(pool.map(lambda cut: mean_at(cut[0], cut[1], own, of_query, of_reference, width, found), cuts))
     return match.of(found)
-
-
-@numba.njit(nogil=True, cache=True)
-def _mean_at(first: int, stop: int, match: Csr, graph_q: Csr, graph_r: Csr, width: int, found: Row) -> None:
-    """`found` at the pairs of some queries. NumPy and SciPy hold a number per product, ten times as slow."""
-    starts, columns, values = match
-    q_starts, q_links, q_weights = graph_q
-    r_starts, r_links, r_weights = graph_r
-    around = np.zeros(width, np.float32)  # the mean of the query's neighbours' rows
-    for query in range(first, stop):
-        for link in range(q_starts[query], q_starts[query + 1]):
-            neighbour, weight = q_links[link], q_weights[link]
-            for pair in range(starts[neighbour], starts[neighbour + 1]):
-                around[columns[pair]] += weight * values[pair]
-        for pair in range(starts[query], starts[query + 1]):
-            reference, mean = columns[pair], 0.0
-            for link in range(r_starts[reference], r_starts[reference + 1]):
-                mean += r_weights[link] * around[r_links[link]]
-            found[pair] = mean
-        for link in range(q_starts[query], q_starts[query + 1]):
-            neighbour = q_links[link]
-            for pair in range(starts[neighbour], starts[neighbour + 1]):
-                around[columns[pair]] = 0.0
 
 
 def _matrix(pairs: Pairs, values: np.ndarray) -> scipy.sparse.csr_array:
