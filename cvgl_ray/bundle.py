@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
+from cvgl_ray.alignment.learned import Learned
 from cvgl_ray.config import Config, Retrieval
 from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.em.build import build_adapter
@@ -30,7 +32,19 @@ from cvgl_ray.storage.files import file_digest, sync
 
 FORMAT = 4
 VIEWS = ("query", "reference")
-ARRAYS = ("adapter", "bank", "trained_on")  # each a .safetensors
+ARRAYS = ("adapter", "bank", "trained_on")  # each a .safetensors, and "alignment" where there was one
+DIRECTIONS = "directions"
+
+
+@dataclass(frozen=True)
+class BundledAlignment:
+    """What a training learned of images that were laid on each other (see alignment.learned).
+
+    directions [c, C]: what their cells were projected on, None where they are narrow.
+    """
+
+    learned: Learned
+    directions: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class Bundle:
 
     banks: embeddings of training images of either view; recipes: by view, what its frozen features depend on;
     scores: label-free scores of the round that was kept, "score" None where nobody judged;
-    trained_on: `row_digests` of the training features of either view, sorted.
+    trained_on: `row_digests` of the training features of either view, sorted; alignment: where there was one.
     """
 
     adapter: ViewCentred
@@ -48,6 +62,7 @@ class Bundle:
     recipes: dict[str, Any]
     scores: dict[str, float | None]
     trained_on: tuple[np.ndarray, np.ndarray]
+    alignment: BundledAlignment | None = None
 
     def retriever(self, section: Retrieval) -> Retriever:
         """The model as the section says that retrieval compares."""
@@ -88,6 +103,8 @@ def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]
         "bank": safetensors.numpy.save(dict(zip(VIEWS, bundle.banks, strict=True))),
         "trained_on": safetensors.numpy.save(dict(zip(VIEWS, bundle.trained_on, strict=True))),
     }
+    if bundle.alignment is not None:
+        arrays["alignment"] = safetensors.torch.save(_named(bundle.alignment))
     description = {
         "format": FORMAT,
         "dimension": bundle.adapter.dimension,
@@ -132,6 +149,9 @@ def load_bundle(folder: Path) -> Bundle:
             raise ValueError(f"its format is {description['format']}, expected {FORMAT}")
         scores = json.loads((folder / "metrics.json").read_text())
         weights, bank, trained = (_whole(folder, name, description["digests"]) for name in ARRAYS)
+        alignment = None
+        if "alignment" in description["digests"]:
+            alignment = _alignment(_whole(folder, "alignment", description["digests"]))
         state = safetensors.torch.load(weights)
         banks, trained_on = (
             (arrays[VIEWS[0]], arrays[VIEWS[1]]) for arrays in map(safetensors.numpy.load, (bank, trained))
@@ -147,7 +167,7 @@ def load_bundle(folder: Path) -> Bundle:
         missing = isinstance(error, KeyError)
         reason = f"config.json has no key {error}" if missing else " ".join(str(error).split())
         raise InputError(f"bundle {folder} cannot be read ({reason}); train again") from error
-    return Bundle(adapter.eval(), banks, config, recipes, scores, trained_on)
+    return Bundle(adapter.eval(), banks, config, recipes, scores, trained_on, alignment)
 
 
 def load_pairs(folder: Path) -> list[tuple[str, str, float]]:
@@ -160,6 +180,17 @@ def load_pairs(folder: Path) -> list[tuple[str, str, float]]:
         return [(row["query"], row["reference"], row["cosine"]) for row in rows]
     except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{folder}/pseudo_labels.parquet cannot be read ({error}); train again") from error
+
+
+def _named(alignment: BundledAlignment) -> dict[str, torch.Tensor]:
+    arrays = {name: value.contiguous() for name, value in alignment.learned.items()}
+    return arrays if alignment.directions is None else {**arrays, DIRECTIONS: alignment.directions}
+
+
+def _alignment(content: bytes) -> BundledAlignment:
+    arrays = safetensors.torch.load(content)
+    directions = arrays.pop(DIRECTIONS, None)
+    return BundledAlignment(arrays, directions)
 
 
 def _whole(folder: Path, name: str, digests: dict[str, str]) -> bytes:

@@ -13,6 +13,7 @@ from cvgl_ray.bundle import load_bundle, save_bundle
 from cvgl_ray.config import Config
 from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed import session
+from cvgl_ray.distributed.alignment import align_data_set, cells_for, why_not_aligned
 from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, training_tables
 from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
 from cvgl_ray.distributed.resources import training_need
@@ -41,6 +42,7 @@ def extract_stage(config: Config, output: Path | str, address: str = "") -> Data
         catalog = scan(config)
         run_record.claim(folder.path, "extract", config)
         _fetch_features(config, folder)
+        config, _ = align_data_set(config, catalog, folder.path, address)
         return load_features(config, folder.path, address, catalog=catalog)
 
 
@@ -58,16 +60,18 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         query_images = catalog.select(view=config.dataset.query_view, split="train")
         reference_images = catalog.select(view=config.dataset.reference_view, split="train")
         check_batches(len(query_images), len(reference_images), config.estep)
+        why_not_aligned(config, len(query_images), len(reference_images))
         session.check_room(address, [training_need(config.run)])
         run_record.claim(folder.path, "train", config)
         _fetch_features(config, folder)
+        config, cells = align_data_set(config, catalog, folder.path, address)
         data = load_features(config, folder.path, address, catalog=catalog)
         query, reference = training_tables(data, config)
         session.connect(address)
-        trained = train(query, reference, config, data.extraction.recipes, folder)
+        trained = train(query, reference, config, data.extraction.recipes, folder, cells)
         save_bundle(folder.path / "bundle", trained.bundle, trained.pairs)
         _show(trained, data, query, reference, folder.path / "tensorboard")
-        report = write_metrics(config, data, trained.bundle, folder.path)
+        report = write_metrics(config, data, trained.bundle, folder.path, cells)
         complete.touch()
         return report
 
@@ -112,7 +116,7 @@ def evaluate_stage(
             results, "evaluate", config, {"bundle": file_digest((bundle_folder / "config.json").read_bytes())}
         )
         if load_labels(config, catalog) is None:
-            data = Data(catalog, Extraction())
+            data, cells = Data(catalog, Extraction()), None
         else:
             _fetch_features(config, folder)
             data = load_features(
@@ -124,11 +128,13 @@ def evaluate_stage(
                 check=partial(check_recipes, bundle.recipes, bundle=bundle_folder),
             )
             session.connect(address)
-        report = write_metrics(config, data, bundle, results)
+            cells = cells_for(bundle, config, catalog, folder.path, address)
+        report = write_metrics(config, data, bundle, results, cells)
     return report, str(output) if own else f"{output}/evaluation"
 
 
 def _fetch_features(config: Config, folder: RunFolder) -> None:
     """Bring here what an earlier run into the folder extracted, where that is kept elsewhere."""
     if not (config.features.cache or config.features.table):
-        folder.fetch("features")
+        for kept in ("features", "cells"):
+            folder.fetch(kept)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, halved, view_centres
-from cvgl_ray.alignment.combine import mutual
+from cvgl_ray.alignment.combine import Combination, mutual
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
 from cvgl_ray.em.adapters import Attenuation
@@ -67,7 +67,14 @@ class Aligner:
         self.found: Found | None = None  # of the candidates [Nq, k]
         self.candidates: np.ndarray | None = None
         self.learned = False
+        self.pairs: tuple[np.ndarray, np.ndarray, Found] | None = None  # rows [p] and poses last learned of
+        self.combination: Combination | None = None  # of these scores with those of vectors
         self._scores: torch.Tensor | None = None  # of the last `align`, until something is learned
+
+    def find_poses(self) -> None:
+        """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
+        query, references = self._embedded()
+        self._find_poses(halved(query), [halved(cells) for cells in references], None)
 
     def align(self, proposed: np.ndarray | None = None) -> torch.Tensor:
         """Scores [Nq, Nr] by cells alone; the candidates' are exact, all others' are told by coarse cells.
@@ -78,14 +85,15 @@ class Aligner:
             return self._scores
         query, references = self._embedded()
         rough, coarse = None, (halved(query), [halved(cells) for cells in references])
-        if not self.learned:
+        if not self.learned and not np.isfinite(self.prior.spread):
             self._find_poses(*coarse, proposed)
         if proposed is None:
             rough = self.score(*coarse, self._levelled(*coarse), None)
             order = csls(torch.from_numpy(rough.score), self.settings.neighbours)
             proposed = order.topk(min(self.settings.candidates, order.shape[1]), dim=1).indices.numpy()
         self.candidates = proposed
-        self.found = self.score(query, references, self._levelled(query, references), proposed)
+        self.prior = self._levelled(query, references)
+        self.found = self.score(query, references, self.prior, proposed)
         self._scores = torch.from_numpy(_filled(self.found.score, proposed, len(self.references[0]), rough))
         return self._scores
 
@@ -102,6 +110,7 @@ class Aligner:
             return
         self._fit_prior(self.found, queries, place)
         poses = self.found.take((queries, place))
+        self.pairs = queries, references, poses
         one, other = aligned_rows(
             self.query, self.references, (queries, references), poses, self.settings.cells
         )
@@ -110,7 +119,6 @@ class Aligner:
         self.learned, self._scores = True, None
 
     def _find_poses(self, query: Cells, references: Sequence[Cells], proposed: np.ndarray | None) -> None:
-        """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
         chosen = np.random.default_rng(0).permutation(len(query))[: self.settings.sample]
         among = None if proposed is None else proposed[chosen]
         found = self.score(query.of(chosen), references, self._levelled(query, references), among)

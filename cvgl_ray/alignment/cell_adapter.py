@@ -1,4 +1,4 @@
-"""The cells' own adapter: normalised by view, projected where they are wide, attenuated by aligned cells."""
+"""The cells' own adapter: normalised by view, attenuated by aligned cells."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,49 +9,15 @@ import torch.nn.functional as F
 
 from cvgl_ray.alignment.poses import Found
 from cvgl_ray.em.adapters import ViewCentred
+from cvgl_ray.features.cell_projection import sample_cells
 from cvgl_ray.features.cells import Cells
 
-CHANNELS = 96  # kept of wider cells: 2 bytes a channel, cell and variant
-SAMPLE_CELLS = 65_536  # of a view, from which means and projections are estimated
 CHUNK = 64  # images
-
-
-def sample_cells(cells: Sequence[Cells], limit: int = SAMPLE_CELLS) -> torch.Tensor:
-    """Unit rows [n, C] float32 of valid cells, evenly from all images and variants."""
-    rows = []
-    for part in cells:
-        step = max(1, part.maps[:, :, 0].numel() * len(cells) // limit)
-        valid = part.masks.expand(len(part.maps), *part.masks.shape[1:]).flatten().nonzero()[:, 0][::step]
-        image, variant, row, column = np.unravel_index(valid.numpy(), part.maps[:, :, 0].shape)
-        rows.append(F.normalize(part.maps[image, variant, :, row, column].float(), dim=1))
-    return torch.cat(rows)
 
 
 def view_centres(query: Sequence[Cells], reference: Sequence[Cells]) -> torch.Tensor:
     """Mean unit cell of each view: [2, C]."""
     return torch.stack([sample_cells(query).mean(0), sample_cells(reference).mean(0)])
-
-
-def projection(
-    query: Sequence[Cells], reference: Sequence[Cells], channels: int = CHANNELS
-) -> torch.Tensor | None:
-    """Principal directions [channels, C] of both views' cells about their means; None where C suffices."""
-    if query[0].maps.shape[2] <= channels:
-        return None
-    views = [sample_cells(view) for view in (query, reference)]
-    rows = torch.cat([rows - rows.mean(0) for rows in views]).double()
-    return torch.linalg.eigh(rows.T @ rows).eigenvectors.flip(1)[:, :channels].T.float()
-
-
-def projected(cells: Cells, directions: torch.Tensor | None) -> Cells:
-    """Unit cells along these directions [c, C], float16."""
-    if directions is None:
-        return cells
-    parts = [
-        torch.einsum("dc,nvcyx->nvdyx", directions, F.normalize(part.float(), dim=2)).half()
-        for part in cells.maps.split(CHUNK)
-    ]
-    return replace(cells, maps=torch.cat(parts))
 
 
 @torch.no_grad()

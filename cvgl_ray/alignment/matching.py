@@ -59,12 +59,15 @@ class _WithCosines:
         )
 
 
-def together(aligner: Aligner, vectors: torch.Tensor, neighbours: int) -> torch.Tensor:
+def together(aligner: Aligner, vectors: torch.Tensor, neighbours: int, *, keep: bool = False) -> torch.Tensor:
     """Scores [Nq, Nr] of vectors (cosines) and cells together.
 
+    keep: the weights that the aligner knows, from its training; else they are found anew, and it knows them.
     Few references are searched by coarse cells; of many the vectors propose those that are aligned.
     """
     settings, proposed = aligner.settings, None
     if vectors.shape[1] > settings.all_below:
         proposed = vectors.topk(settings.candidates, dim=1).indices.numpy()
-    return combined([aligner.align(proposed), vectors], neighbours)[0]
+    known = aligner.combination if keep else None
+    total, aligner.combination = combined([aligner.align(proposed), vectors], neighbours, known)
+    return total

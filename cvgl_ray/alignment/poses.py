@@ -38,6 +38,11 @@ class Found:
     column: np.ndarray
     lead: np.ndarray
 
+    @classmethod
+    def joined(cls, parts: Sequence["Found"]) -> "Found":
+        """Several after each other, by their first dimension."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
     def take(self, index: tuple[np.ndarray, ...]) -> "Found":
         """The entries at the given indices of each dimension."""
         return Found(*(getattr(self, field.name)[index] for field in fields(self)))

@@ -4,6 +4,7 @@ Every key says its meaning, unit and range; an impossible combination is refused
 defaults are the recommended values: a data set's root and a backbone's name are all that a run needs.
 """
 
+from cvgl_ray.config.alignment import Alignment
 from cvgl_ray.config.backbone import Backbone, Pretransform, Pretransforms
 from cvgl_ray.config.data import Dataset, Features
 from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
@@ -15,6 +16,7 @@ from cvgl_ray.config.whole import Config
 
 __all__ = [
     "Adapter",
+    "Alignment",
     "Backbone",
     "CellLayer",
     "Cells",

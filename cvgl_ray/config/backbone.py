@@ -1,10 +1,10 @@
 """Sections that say what a feature is: the frozen model, and what is done to an image before it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cvgl_ray.config.section import Fraction, Positive, Section, Seed
+from cvgl_ray.config.section import Positive, Section, Seed
 
 
 def _layer(value: object) -> object:
@@ -23,7 +23,18 @@ def _image_size(value: object) -> object:
     return value
 
 
+def _crops(value: object) -> object:
+    if value == "auto":
+        return value
+    shares = value if isinstance(value, list | tuple) else []
+    if not shares or not all(type(share) in (int, float) and 0 < share <= 1 for share in shares):
+        found = list(value) if isinstance(value, tuple) else value
+        raise ValueError(f'{found!r} is neither "auto" nor a list of shares of the side, above 0, at most 1')
+    return tuple(float(share) for share in shares)
+
+
 ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_image_size)]
+Crops = Annotated[Literal["auto"] | tuple[float, ...], BeforeValidator(_crops)]
 Layer = Annotated[Literal["final"] | int, BeforeValidator(_layer)]
 
 
@@ -75,31 +86,43 @@ class Pretransform(Section):
 
     projection: Literal["plane", "panorama", "polar"] = "plane"
     """a picture, a street panorama, or a satellite tile unrolled like one; the last two are strips"""
-    orientations: Literal[1, 2, 4, 8] = 2
-    """headings averaged: 0 and 90 degrees, quarters, eighths; of strips, rolls"""
-    crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (1.0,)
-    """central crops, as shares of the side, averaged"""
+    orientations: Literal["auto", 1, 2, 4, 8] = "auto"
+    """headings averaged: 0 and 90 degrees, quarters, eighths; of strips, rolls; auto: as alignment finds the
+    views to lie, or 2 without alignment"""
+    heading: float = Field(default=0.0, ge=0.0, lt=360.0)
+    """degrees by which pictures are turned counter-clockwise before that"""
+    crops: Crops = "auto"
+    """central crops, as shares of the side, averaged; auto: as alignment finds the grounds' widths, or what
+    is recommended without alignment: 0.85, 0.7 and 0.55 of queries, the whole of references"""
     flip: bool = False
     """also the mirrored image"""
 
     @model_validator(mode="after")
     def _panorama_is_whole(self) -> "Pretransform":
-        if self.projection == "panorama" and self.crops != (1.0,):
+        if self.projection == "panorama" and self.crops not in ("auto", (1.0,)):
             raise ValueError(f"a panorama is taken whole, crops = [1.0], found {list(self.crops)}")
         return self
 
 
-class QueryPretransform(Pretransform):
-    """The same; a drone's picture shows more ground than a satellite's tile, how much more is unknown."""
-
-    crops: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.85, 0.7, 0.55)
-    """central crops, as shares of the side, averaged"""
+# A drone's picture shows more ground than a satellite's tile; how much more is unknown.
+RECOMMENDED_CROPS: dict[str, tuple[float, ...]] = {"query": (0.85, 0.7, 0.55), "reference": (1.0,)}
 
 
 class Pretransforms(Section):
     """One pre-transform per view."""
 
-    query: QueryPretransform = QueryPretransform()
+    query: Pretransform = Pretransform()
     """of the images to be located"""
     reference: Pretransform = Pretransform()
     """of the images to search"""
+
+    def settled(self) -> "Pretransforms":
+        """These with the recommended values in place of "auto", which nobody has looked into."""
+        views = {}
+        for name, crops in RECOMMENDED_CROPS.items():
+            view: Pretransform = getattr(self, name)
+            chosen: dict[str, Any] = {"orientations": 2} if view.orientations == "auto" else {}
+            if view.crops == "auto":
+                chosen["crops"] = crops if view.projection == "plane" else (1.0,)
+            views[name] = view.model_copy(update=chosen)
+        return Pretransforms(**views)

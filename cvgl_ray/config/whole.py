@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import model_validator
 
+from cvgl_ray.config.alignment import Alignment
 from cvgl_ray.config.backbone import Backbone, Pretransforms
 from cvgl_ray.config.data import Dataset, Features
 from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
@@ -34,6 +35,7 @@ class Config(Section):
     estep: EStep = EStep()
     mstep: MStep = MStep()
     loss: Loss = Loss()
+    alignment: Alignment = Alignment()
     retrieval: Retrieval = Retrieval()
     cells: Cells = Cells()
     prior: Prior = Prior()

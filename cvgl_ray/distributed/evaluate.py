@@ -9,6 +9,8 @@ import ray
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Config, Dataset
+from cvgl_ray.distributed.align import AlignedData
+from cvgl_ray.distributed.aligned_evaluation import evaluate_aligned
 from cvgl_ray.distributed.data import Data, load_labels
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, queries_trained_on, with_features
@@ -24,8 +26,13 @@ from cvgl_ray.storage.files import write_json
 METRICS = "metrics.json"
 
 
-def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> dict[str, Any]:
-    """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores."""
+def write_metrics(
+    config: Config, data: Data, bundle: Bundle, output: Path, cells: AlignedData | None = None
+) -> dict[str, Any]:
+    """Write metrics.json and TensorBoard's evaluation; without labels only the label-free scores.
+
+    cells: of the images, where the bundle has learned to align them.
+    """
     labels = load_labels(config, data.catalog)
     report: dict[str, Any] = {
         "frozen": {},
@@ -41,6 +48,8 @@ def write_metrics(config: Config, data: Data, bundle: Bundle, output: Path) -> d
         model = bundle.retriever(config.retrieval)
         figures, retrieved = evaluate(data.catalog, labels, tables, dataset, model)
         directed = directions(with_features(data.catalog, tables), dataset.query_view, dataset.reference_view)
+        if cells is not None:
+            figures["aligned"] = evaluate_aligned(config, data, labels, bundle, cells)
         trained_on = queries_trained_on(directed, tables, bundle.trained_on, dataset)
         report |= {**figures, "trained_on_test_images": trained_on}
     write_json(output / METRICS, report)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
-from cvgl_ray.features.batches import Batch, Pretransforms, missing_batches, run_here
+from cvgl_ray.features.batches import Batch, Pretransforms, VectorWork, missing_batches, run_here
 from cvgl_ray.features.collecting import collect
 from cvgl_ray.features.extraction import Extraction, load_tables, rejected_images, warn_of_copies
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
@@ -42,9 +42,10 @@ def extract(
     was extracted stays in the store.
     """
     backbone = build_backbone(config.backbone)
+    views = config.pretransform.settled()
     sections: dict[str, Pretransform] = {
-        config.dataset.query_view: config.pretransform.query,
-        config.dataset.reference_view: config.pretransform.reference,
+        config.dataset.query_view: views.query,
+        config.dataset.reference_view: views.reference,
     }
     pretransforms = {view: pretransform_of(section) for view, section in sections.items()}
     result = Extraction()
@@ -56,10 +57,10 @@ def extract(
         backbone.try_out()  # a size that it cannot take is told before the images are read
     for store in stores.values():
         store.open()
-    digests = _digests(catalog.uris, KnownFiles(root), config.features.verify, address)
+    digests = file_digests_of(catalog.uris, root, config.features.verify, address)
     warn_of_copies(catalog, digests)
     batches = missing_batches(catalog, digests, stores, config.features.batch_size)
-    images = sum(len(batch["digests"]) for batch in batches)
+    work, images = VectorWork(backbone, pretransforms), sum(len(batch["digests"]) for batch in batches)
     _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
     if images > FEW_TO_EXTRACT or (images and config.run.gpu):
@@ -68,10 +69,10 @@ def extract(
 
         session.connect(address)
         actors = config.features.actors
-        made = run_batches(batches, backbone, pretransforms, gpu=config.run.gpu, actors=actors)
+        made = run_batches(batches, work, gpu=config.run.gpu, actors=actors)
         reasons |= collect(made, stores, images)
     elif images:
-        reasons |= collect(run_here(batches, backbone, pretransforms), stores, images)
+        reasons |= collect(run_here(batches, work), stores, images)
     result.rejected = rejected_images(catalog, digests, reasons, rejected_path, config.features.max_rejected)
     result.extracted = images - sum(not digest.startswith("!") for digest in reasons)
     result.reused = len(catalog) - result.extracted - len(result.rejected)
@@ -93,8 +94,9 @@ def stored(catalog: Catalog, recipes: Mapping[str, dict[str, Any]], root: Path) 
     return Extraction(tables, dict(recipes), reused=len(catalog))
 
 
-def _digests(uris: Sequence[str], known: KnownFiles, verify: bool, address: str) -> list[str]:
-    """A digest of each file, read only where it is not known or `verify` is set; "!" and why not."""
+def file_digests_of(uris: Sequence[str], root: Path, verify: bool, address: str) -> list[str]:
+    """A digest of each file, read only where `root` does not know it or `verify` is set; "!" and why not."""
+    known = KnownFiles(root)
     found = known.digests(uris)
     unknown = [uri for uri, digest in zip(uris, found, strict=True) if verify or digest is None]
     if not unknown:

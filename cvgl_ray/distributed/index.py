@@ -14,7 +14,10 @@ import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError
 
+from cvgl_ray.alignment.learned import Learned, learned_of
+from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import Config
+from cvgl_ray.distributed.align import Alignment
 from cvgl_ray.distributed.resources import place, use_threads
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_adapter
@@ -40,6 +43,14 @@ class Share(RoundRows):
 
     query: Sequence[Block]
     reference: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A round's pseudo-labels, and where images are aligned what that has learned of them."""
+
+    labels: PseudoLabels
+    learned: Learned | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,13 @@ class IndexActor:
             self.round, self.shares = number, {}
         self.shares[rank] = share
 
-    def match(self, number: int, workers: int, features: Features) -> PseudoLabels | None:
-        """Pseudo-labels of the round, or None where a restart has lost some worker's share."""
+    def match(
+        self, number: int, workers: int, features: Features, alignment: Alignment | None = None
+    ) -> Matched | None:
+        """Pseudo-labels of the round, or None where a restart has lost some worker's share.
+
+        alignment: what images are laid on each other by, besides their embeddings, as the last round left it.
+        """
         if number != self.round or len(self.shares) < workers:
             return None
         self.prepare(features)
@@ -91,7 +107,11 @@ class IndexActor:
             [block for share in ordered for block in share.query],
             [block for share in ordered for block in share.reference],
         )
-        if estep.shards > 1:
+        learned = None
+        if alignment is not None:
+            query, reference = (assemble(blocks, ray.get) for blocks in views)
+            labels, learned = self._aligned(number, ordered[0], query, reference, alignment)
+        elif estep.shards > 1:
             # Not before the first round: the workers' nodes may come up with the workers.
             size = sum(block.size for blocks in views for block in blocks) * self.centre.shape[1] * 4
             self.shards = self.shards or start_shards(estep.shards, size // estep.shards)
@@ -110,7 +130,17 @@ class IndexActor:
             len(labels.of_query),
             workers,
         )
-        return labels
+        return Matched(labels, learned)
+
+    def _aligned(
+        self, number: int, rows: Share, query: np.ndarray, reference: np.ndarray, alignment: Alignment
+    ) -> tuple[PseudoLabels, Learned]:
+        aligner = alignment.aligner()
+        match = alignment_matcher(aligner, self.config.estep, self.graphs)
+        whole = EStepRows(
+            rows.query_rows, rows.reference_rows, query=query, reference=reference, share=rows.share
+        )
+        return match(number, whole), learned_of(aligner)
 
     def rounds_done(self) -> int:
         """How many rounds are over, those before the one whose embeddings came last; -1 before any worker."""
@@ -130,8 +160,11 @@ def start_index(config: Config, features: Features, centre: np.ndarray, memory: 
     return actor
 
 
-def index_matcher(actor: Any, features: Features, shards: int) -> Matcher:
-    """A matcher that asks the actor; every worker of the training must call it once a round."""
+def index_matcher(actor: Any, features: Features, shards: int, alignment: Alignment | None = None) -> Matcher:
+    """A matcher that asks the actor; every worker of the training must call it once a round.
+
+    alignment: see `IndexActor.match`; each round leaves in it what was learned.
+    """
 
     def matcher(number: int, rows: EStepRows) -> PseudoLabels:
         share = Share(
@@ -143,9 +176,11 @@ def index_matcher(actor: Any, features: Features, shards: int) -> Matcher:
         )
         reason = "its process was restarted"
         for _ in range(TRIES):
-            answer = _ask(actor, number, share, features)
-            if isinstance(answer, PseudoLabels):
-                return answer
+            answer = _ask(actor, number, share, features, alignment)
+            if isinstance(answer, Matched):
+                if alignment is not None:
+                    alignment.state = answer.learned
+                return answer.labels
             reason = answer.reason if answer else reason
         raise GaveUpError(
             f"the index gave up round {number} after {TRIES} tries: {reason}; the usual cause is too little "
@@ -155,12 +190,14 @@ def index_matcher(actor: Any, features: Features, shards: int) -> Matcher:
     return matcher
 
 
-def _ask(actor: Any, number: int, share: Share, features: Features) -> PseudoLabels | Died | None:
+def _ask(
+    actor: Any, number: int, share: Share, features: Features, alignment: Alignment | None
+) -> Matched | Died | None:
     """Hand over this worker's share and hear the answer, the same on all workers.
 
     Rank 0 alone asks, so that they agree even if the actor dies in between.
     """
-    answer: PseudoLabels | Died | None = None
+    answer: Matched | Died | None = None
     try:
         ray.get(actor.add.remote(number, collective.rank(), share))
     except RayActorError as error:  # it has no restart left
@@ -169,7 +206,7 @@ def _ask(actor: Any, number: int, share: Share, features: Features) -> PseudoLab
     if collective.rank() == 0:
         match = actor.match.options(max_task_retries=0)
         try:
-            answer = ray.get(match.remote(number, collective.world_size(), features))
+            answer = ray.get(match.remote(number, collective.world_size(), features, alignment))
         except RayActorError as error:
             answer = Died(_first_line(error))
     return _from_rank_zero(answer)
@@ -192,7 +229,7 @@ def _barrier() -> None:
         dist.barrier()
 
 
-def _from_rank_zero(value: PseudoLabels | Died | None) -> PseudoLabels | Died | None:
+def _from_rank_zero(value: Matched | Died | None) -> Matched | Died | None:
     """Rank 0's value on every rank."""
     if collective.world_size() == 1:
         return value

@@ -1,4 +1,4 @@
-"""Pixels to features by Ray Data: images are decoded on CPUs, a pool of actors holds the backbone.
+"""Pixels to features by Ray Data: images are decoded on CPUs, a pool of actors holds the model.
 
 One Ray Data row is one batch of images, so that a batch stays whole whatever Ray does with blocks.
 """
@@ -10,33 +10,30 @@ import torch
 
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.resources import check_needs, extraction_need, said_while_awaited
-from cvgl_ray.features.backbone import FrozenBackbone
-from cvgl_ray.features.batches import Batch, Pretransforms, decode_batch, embed_batch
-from cvgl_ray.features.preparing import Preparing
+from cvgl_ray.features.batches import Batch, Work
 
 
 def run_batches(
     batches: Sequence[Batch],
-    backbone: FrozenBackbone,
-    pretransforms: Pretransforms,
+    work: Work,
     *,
     gpu: bool,
     actors: int,
 ) -> Iterator[Batch]:
     """The batches' features, as they are made, in any order.
 
-    actors: how many copies of the backbone work at a time; 0: one per GPU or CPU.
+    actors: how many copies of the model work at a time; 0: one per GPU or CPU.
     """
     need = extraction_need(actors, gpu=gpu)
     check_needs([need])
-    shared = ray.put(backbone)
+    shared = ray.put(work)
     ray.data.DataContext.get_current().enable_progress_bars = False  # `progress` counts images instead
     data = (
         ray.data.from_items(list(batches), override_num_blocks=len(batches))
-        .map(_Decode(backbone.preparing, pretransforms), num_cpus=1)
+        .map(work.decoding(), num_cpus=1)
         .map(
             _Embed,  # type: ignore[arg-type]  # Ray constructs the class in its actors
-            fn_constructor_args=(shared, pretransforms, "cuda" if gpu else "cpu"),
+            fn_constructor_args=(shared, "cuda" if gpu else "cpu"),
             compute=pool(actors, session.cluster_gpus() if gpu else session.cluster_cpus()),
             num_cpus=0 if gpu else 1,
             num_gpus=1 if gpu else 0,
@@ -58,25 +55,14 @@ def pool(asked: int, present: int) -> ray.data.ActorPoolStrategy:
     return ray.data.ActorPoolStrategy(min_size=max(1, present), max_size=None)
 
 
-class _Decode:
-    """Ray Data task: files -> prepared pixels. It travels without the model and its weights."""
-
-    def __init__(self, preparing: Preparing, pretransforms: Pretransforms) -> None:
-        self.preparing, self.pretransforms = preparing, pretransforms
-
-    def __call__(self, batch: Batch) -> Batch:
-        return decode_batch(batch, self.preparing, self.pretransforms)
-
-
 class _Embed:
-    """Ray Data actor: holds the backbone; pixels -> features."""
+    """Ray Data actor: holds the model; pixels -> features."""
 
-    def __init__(self, backbone: ray.ObjectRef, pretransforms: Pretransforms, device: str) -> None:
+    def __init__(self, work: ray.ObjectRef, device: str) -> None:
         torch.set_num_threads(1)  # an actor holds one core; Ray's own limit yields to OMP_NUM_THREADS
-        self.backbone: FrozenBackbone = ray.get(backbone)
-        self.backbone.to(device)
-        self.backbone.fold()
-        self.pretransforms = pretransforms
+        self.work: Work = ray.get(work)
+        self.work.to(device)
+        self.work.fold()
 
     def __call__(self, batch: Batch) -> Batch:
-        return embed_batch(batch, self.backbone, self.pretransforms)
+        return self.work(batch)

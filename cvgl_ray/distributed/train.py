@@ -1,7 +1,7 @@
 """The EM loop as a Ray Train run, and the bundle that it leaves."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import ray
 import ray.train
 import ray.train.torch
 
-from cvgl_ray.bundle import Bundle, bundle_of, pairs_of
+from cvgl_ray.bundle import Bundle, BundledAlignment, bundle_of, pairs_of
 from cvgl_ray.config import Config
+from cvgl_ray.distributed.align import AlignedData, Alignment, share_cells
 from cvgl_ray.distributed.index import start_index
 from cvgl_ray.distributed.resources import check_needs, training_need
 from cvgl_ray.distributed.watch import RoundWriter, show_rounds
@@ -68,10 +69,16 @@ class Trained:
 
 
 def train(
-    query: FeatureTable, reference: FeatureTable, config: Config, recipes: dict[str, Any], folder: RunFolder
+    query: FeatureTable,
+    reference: FeatureTable,
+    config: Config,
+    recipes: dict[str, Any],
+    folder: RunFolder,
+    cells: AlignedData | None = None,
 ) -> Trained:
     """Train an adapter on two unlabelled feature tables; go on where an earlier run into `folder` stopped.
 
+    cells: what the rows' images are laid on each other by, if they are.
     Raises InputError where the tables do not fit each other or the configuration, and where the cluster can
     never give what the training asks for.
     """
@@ -99,12 +106,22 @@ def train(
             config.run.workers,
         )
         logs, staging = folder.path / "tensorboard", checkpoints / "staging"
-        fit_on_workers(data, config, folder.address, "train", logs, staging=staging, state=state)
+        alignment = None if cells is None else share_cells(cells, data.query_ids, data.reference_ids, config)
+        fit_on_workers(
+            data,
+            config,
+            folder.address,
+            "train",
+            logs,
+            staging=staging,
+            state=state,
+            alignment=alignment,
+        )
         folder.fetch("train")
         state = last_state(checkpoints)
         keep_newest(checkpoints)
     assert state is not None  # rank 0 reports one a round
-    return collect(state, data, config, recipes)
+    return collect(state, data, config, recipes, cells)
 
 
 def fit_on_workers(
@@ -117,12 +134,14 @@ def fit_on_workers(
     staging: Path,
     threads: int = 0,
     state: dict[str, Any] | None = None,
+    alignment: Alignment | None = None,
 ) -> ray.train.Result:
     """One Ray Train run of the rounds that are left.
 
     It goes on after `state`, or where Ray's own account in `storage`/`name` says an earlier run stopped.
     storage: a path or a URI; logs: TensorBoard's folder; staging: where a worker writes a checkpoint before
-    it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores.
+    it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores;
+    alignment: of the rows' images.
     """
     rows, width = len(data.query_ids) + len(data.reference_ids), config.adapter.width or data.centre.shape[1]
     actor = start_index(config, data.features, data.centre, memory=rows * width * 4, threads=threads)
@@ -135,6 +154,7 @@ def fit_on_workers(
             "centre": data.centre,
             "digest": data.digest,
             "actor": actor,
+            "alignment": alignment,
             "threads": threads,
             "state": ray.put(state),
             "staging": str(staging.resolve()),
@@ -182,8 +202,14 @@ class _Trainer(ray.train.torch.TorchTrainer):
         pass
 
 
-def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: dict[str, Any]) -> Trained:
-    """The bundle of the round to keep, from a learner's state."""
+def collect(
+    state: dict[str, Any],
+    data: TrainingData,
+    config: Config,
+    recipes: dict[str, Any],
+    cells: AlignedData | None = None,
+) -> Trained:
+    """The bundle of the round to keep, from a learner's state; of what was aligned the last round's."""
     learner = build_learner(config, data.centre.shape[1])
     learner.load_state_dict(state)
     learner.return_to_best()
@@ -194,6 +220,8 @@ def collect(state: dict[str, Any], data: TrainingData, config: Config, recipes: 
     ]
     query, reference = ray.get(list(data.features))
     bundle = bundle_of(learner, query, reference, config, recipes)
+    if cells is not None and state.get("alignment") is not None:
+        bundle = replace(bundle, alignment=BundledAlignment(state["alignment"], cells.directions))
     return Trained(bundle, pairs, examples)
 
 

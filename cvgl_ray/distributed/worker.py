@@ -18,6 +18,7 @@ import torch.distributed as dist
 from ray.train.backend import Backend
 
 from cvgl_ray.config import Config
+from cvgl_ray.distributed.align import Alignment
 from cvgl_ray.distributed.index import index_matcher
 from cvgl_ray.distributed.resources import node_cores, use_threads
 from cvgl_ray.em import collective
@@ -64,17 +65,22 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         learner.parallel = ray.train.torch.prepare_model(
             learner.objective, parallel_strategy_kwargs={"forward_sync_buffers": False}
         )
+    alignment: Alignment | None = arguments["alignment"]
+    if alignment is not None and state is not None:
+        alignment.state = state["alignment"]
     rounds = run_rounds(
         learner,
         query,
         reference,
         config,
-        matcher=index_matcher(arguments["actor"], arguments["features"], config.estep.shards),
+        matcher=index_matcher(arguments["actor"], arguments["features"], config.estep.shards, alignment),
         judge=halves.judge if halves is not None else None,
     )
     usage = Usage()
     for done in rounds:
         state = {**learner.state_dict(), "data": arguments["digest"]}
+        if alignment is not None:
+            state["alignment"] = alignment.state
         if halves is not None:
             state["halves"] = halves.state_dict()
         metrics: dict[str, Any] = {"round": done.number, **done.scalars, **usage.read()}

@@ -5,12 +5,15 @@ digests in sorted order. A batch therefore never depends on folder names, on the
 was interrupted before, and neither do its features.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.errors import InputError
@@ -46,6 +49,51 @@ def missing_batches(
     return batches
 
 
+class Work(Protocol):
+    """What is made of batches: files are decoded wherever there is a core, then a model takes the pixels."""
+
+    def decoding(self) -> Callable[[Batch], Batch]:
+        """The first half, which travels without the model: see `decode_batch`."""
+        ...
+
+    def to(self, device: str) -> None:
+        """Move the model to a device."""
+        ...
+
+    def fold(self) -> None:
+        """Make the model quicker."""
+        ...
+
+    def __call__(self, batch: Batch, pool: ThreadPoolExecutor | None = None) -> Batch:
+        """The second half: see `embed_batch`."""
+        ...
+
+
+@dataclass(frozen=True)
+class VectorWork:
+    """One vector per image, of a backbone and each view's pre-transform."""
+
+    backbone: FrozenBackbone
+    pretransforms: Pretransforms
+
+    def decoding(self) -> Callable[[Batch], Batch]:
+        """See Work."""
+        return partial(decode_batch, preparing=self.backbone.preparing, pretransforms=self.pretransforms)
+
+    def to(self, device: str) -> None:
+        """See Work."""
+        self.backbone.to(device)
+
+    def fold(self) -> None:
+        """See Work."""
+        self.backbone.fold()
+
+    def __call__(self, batch: Batch, pool: ThreadPoolExecutor | None = None) -> Batch:
+        """See Work."""
+        pretransform = self.pretransforms[batch["view"]]
+        return embed_batch(batch, lambda pixels: self.backbone.embed(pixels, pretransform, pool))
+
+
 def decode_batch(batch: Batch, preparing: Preparing, pretransforms: Pretransforms) -> Batch:
     """Files -> {view, digests, image_ids, pixels, broken, reasons}.
 
@@ -53,10 +101,15 @@ def decode_batch(batch: Batch, preparing: Preparing, pretransforms: Pretransform
     """
     pretransform = pretransforms[batch["view"]]
     side = preparing.sufficient_side(pretransform)
+    return decoded(batch, side, lambda image: preparing.prepare(image, pretransform))
+
+
+def decoded(batch: Batch, side: int, prepare: Callable[[Image.Image], np.ndarray]) -> Batch:
+    """As `decode_batch`, whatever is prepared of a picture; side: px of the shorter side that suffice."""
     pixels, kept, broken, reasons = [], [], [], []
     for row, (digest, uri) in enumerate(zip(batch["digests"], batch["uris"], strict=True)):
         try:
-            pixels.append(preparing.prepare(decode(read_bytes(uri), side), pretransform))
+            pixels.append(prepare(decode(read_bytes(uri), side)))
             kept.append(row)
         except (BrokenImageError, OSError) as error:
             broken.append(digest)
@@ -71,31 +124,24 @@ def decode_batch(batch: Batch, preparing: Preparing, pretransforms: Pretransform
     }
 
 
-def embed_batch(
-    batch: Batch,
-    backbone: FrozenBackbone,
-    pretransforms: Pretransforms,
-    pool: ThreadPoolExecutor | None = None,
-) -> Batch:
+def embed_batch(batch: Batch, embed: Callable[[np.ndarray], np.ndarray]) -> Batch:
     """A decoded batch with `features` [n, D] float16 in place of its pixels, and `refused`.
 
-    refused: why the backbone's features cannot be used, "" where they can. Raised here, it would reach the
-    driver as Ray Data's error of no cause.
+    embed: pixels [n, ...] -> [n, D] of any float type. refused: why the model's features cannot be used, ""
+    where they can. Raised here, it would reach the driver as Ray Data's error of no cause.
     """
     pixels = batch.pop("pixels")
     batch |= {"features": np.zeros((0, 0), np.float16), "refused": ""}
     try:
         if len(pixels):
-            features = backbone.embed(pixels, pretransforms[batch["view"]], pool)
+            features = embed(pixels)
             batch["features"] = torch.from_numpy(features).half().numpy()  # NumPy's own takes ms per batch
     except InputError as error:
         batch["refused"] = str(error)
     return batch
 
 
-def run_here(
-    batches: Sequence[Batch], backbone: FrozenBackbone, pretransforms: Pretransforms
-) -> Iterator[Batch]:
+def run_here(batches: Sequence[Batch], work: Work) -> Iterator[Batch]:
     """The batches' features, in this process: to the bit those of an actor on one core.
 
     Several threads within one operation would round in another order, so each thread takes a variant.
@@ -103,10 +149,10 @@ def run_here(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        backbone.fold()
+        work.fold()
+        decode_each = work.decoding()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for batch in batches:
-                decoded = decode_batch(batch, backbone.preparing, pretransforms)
-                yield embed_batch(decoded, backbone, pretransforms, pool)
+                yield work(decode_each(batch), pool)
     finally:
         torch.set_num_threads(threads)

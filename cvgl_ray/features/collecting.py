@@ -10,8 +10,9 @@ from cvgl_ray.features.batches import Batch
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.progress import progress
 
-# A part file is written when so many rows are gathered, or after so long: what a killed run loses.
+# A part file is written when so many rows or bytes are gathered, or after so long: what a killed run loses.
 ROWS_PER_PART = 4096
+BYTES_PER_PART = 2**27
 SECONDS_PER_PART = 30.0
 
 
@@ -48,8 +49,9 @@ class _PartWriter:
     def add(self, batch: Batch) -> None:
         if len(batch["digests"]):
             self.batches.append(batch)
-        full = sum(len(kept["digests"]) for kept in self.batches) >= ROWS_PER_PART
-        if full or time.monotonic() - self.flushed > SECONDS_PER_PART:
+        many = sum(len(kept["digests"]) for kept in self.batches) >= ROWS_PER_PART
+        large = sum(kept["features"].nbytes for kept in self.batches) >= BYTES_PER_PART
+        if many or large or time.monotonic() - self.flushed > SECONDS_PER_PART:
             self.flush()
 
     def flush(self) -> None:

@@ -18,7 +18,7 @@ from cvgl_ray.catalog.images import list_images
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.batches import run_here
+from cvgl_ray.features.batches import VectorWork, run_here
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.features.table import FeatureTable
@@ -70,7 +70,7 @@ def extract(
     named = _named(images)
     made = build_backbone(section)
     made.try_out()
-    pretransforms = {view: pretransform_of(getattr((config or Config()).pretransform, view))}
+    pretransforms = {view: pretransform_of(getattr((config or Config()).pretransform.settled(), view))}
     batches = [
         {"view": view, "digests": part, "image_ids": part, "uris": [named[name] for name in part]}
         for part in (list(named)[start : start + batch_size] for start in range(0, len(named), batch_size))
@@ -79,7 +79,7 @@ def extract(
     rows: list[np.ndarray] = []
     broken: dict[str, str] = {}
     with progress("extracting", len(named), "images") as advance:
-        for batch in run_here(batches, made, pretransforms):
+        for batch in run_here(batches, VectorWork(made, pretransforms)):
             if batch["refused"]:
                 raise InputError(batch["refused"])
             ids += batch["image_ids"]

@@ -31,13 +31,15 @@ class Projection:
 class Pretransform:
     """Central crops (fraction of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not.
 
-    projection: one of those that `projections` makes.
+    projection: one of those that `projections` makes; heading: degrees by which plane pictures are turned
+    counter-clockwise before they are turned into the orientations.
     """
 
     orientations: int = 1
     crops: Sequence[float] = (1.0,)
     flip: bool = False
     projection: str = "plane"
+    heading: float = 0.0
 
     @property
     def forwards(self) -> int:
@@ -110,14 +112,14 @@ def orient(images: torch.Tensor, view: Pretransform) -> Iterator[torch.Tensor]:
     for mirrored in (images, images.flip(-1)) if view.flip else (images,):
         for turn in range(view.orientations):
             if view.projection == "plane":
-                yield _rotate(mirrored, turn * 360 / max(4, view.orientations))
+                yield _rotate(mirrored, view.heading + turn * 360 / max(4, view.orientations))
             else:
                 yield mirrored.roll(turn * images.shape[-1] // view.orientations, dims=-1)
 
 
 def _rotate(images: torch.Tensor, degrees: float) -> torch.Tensor:
     if degrees % 90 == 0 and (degrees % 180 == 0 or images.shape[-1] == images.shape[-2]):
-        return torch.rot90(images, int(degrees // 90), dims=(-2, -1))
+        return torch.rot90(images, int(degrees // 90) % 4, dims=(-2, -1))
     radians = math.radians(degrees)
     cos, sin = math.cos(radians), math.sin(radians)
     aspect = images.shape[-1] / images.shape[-2]

@@ -50,8 +50,12 @@ def build_backbone(section: config.Backbone, device: str = "cpu") -> FrozenBackb
 
 
 def pretransform_of(section: config.Pretransform) -> Pretransform:
-    """The configured pre-transform of one view."""
-    return Pretransform(section.orientations, section.crops, section.flip, section.projection)
+    """The pre-transform of one view of settled ones, in which nothing is "auto"."""
+    assert section.orientations != "auto"
+    assert section.crops != "auto"
+    return Pretransform(
+        section.orientations, section.crops, section.flip, section.projection, section.heading
+    )
 
 
 def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pretransform) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
         "weights": weights_digest(backbone.model),
         "preprocessing": {key: data[key] for key in sorted(data)},
         "decoding": "at twice the model's size or more",
-        "pretransform": view.model_dump(mode="json"),
+        "pretransform": view.model_dump(mode="json", exclude=set() if view.heading else {"heading"}),
     }
 
 

@@ -66,8 +66,8 @@ def write_evaluation(folder: str, report: dict[str, Any], rounds: int, sheets: d
     report: metrics.json's tree; rounds: of the model that was kept; sheets: by direction, [H, W, 3] uint8.
     """
     with SummaryWriter(folder) as writer:
-        for model, step in (("frozen", 0), ("adapted", rounds)):
-            for direction, metrics in report[model].items():
+        for model, step in (("frozen", 0), ("adapted", rounds), ("aligned", rounds + 1)):
+            for direction, metrics in report.get(model, {}).items():
                 for name in metrics.keys() & MEANING.keys():
                     writer.add_scalar(f"retrieval/{direction}/{name}", metrics[name], step)
         if report["adapted"]:

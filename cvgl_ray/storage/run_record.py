@@ -23,8 +23,8 @@ RUN_FILE = "run.json"
 _OF_MAPS = ("cells", "prior")
 # What each command reads. An extraction reads more than it claims: features of any recipe lie side by side.
 _READ = {
-    "extract": ("dataset", "backbone", "pretransform", "features", "run"),
-    "evaluate": ("dataset", "backbone", "pretransform", "features", "retrieval", "run"),
+    "extract": ("dataset", "backbone", "pretransform", "features", "alignment", "run"),
+    "evaluate": ("dataset", "backbone", "pretransform", "features", "alignment", "retrieval", "run"),
     "train": tuple(name for name in Config.model_fields if name not in _OF_MAPS),
     "tune": tuple(name for name in Config.model_fields if name not in _OF_MAPS),
     "localize": ("backbone", *_OF_MAPS, "run"),

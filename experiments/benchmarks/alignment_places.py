@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from cvgl_ray.alignment.aligner import Aligner, Settings
-from cvgl_ray.alignment.cell_adapter import projected, projection
 from cvgl_ray.alignment.choice import Choice, choose
 from cvgl_ray.alignment.matching import alignment_matcher, together
 from cvgl_ray.config import Config, load_config
@@ -26,6 +25,7 @@ from cvgl_ray.em.fit import fit
 from cvgl_ray.em.rounds import frozen_graphs, run_rounds, start
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.cell_model import CellModel
+from cvgl_ray.features.cell_projection import projected, projection
 from cvgl_ray.features.cells import Cells, cells_of, resized, turn
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.views import QUERY, REFERENCE

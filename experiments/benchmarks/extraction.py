@@ -27,7 +27,6 @@ from cvgl_ray import config
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.pixel_pipeline import _Embed
 from cvgl_ray.features.backbone import CPU_PIXELS
-from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.recipe import build_backbone
 
 LAYOUTS = {"usual format": torch.contiguous_format, "channels last": torch.channels_last}
@@ -37,7 +36,7 @@ class Actor(_Embed):
     """The pipeline's actor, started without Ray Data."""
 
     def __init__(self, shared: list[ray.ObjectRef], device: str) -> None:  # Ray leaves a list's references
-        super().__init__(shared[0], {"view": Pretransform()}, device)
+        super().__init__(shared[0], device)
 
 
 def bare_loop(

@@ -34,7 +34,8 @@ def _rendered(root: Path, places: int) -> tuple[FeatureTable, FeatureTable]:
     backbone = build_backbone(config.backbone)
     catalog = layouts.scan("university1652", str(root), "drone", "satellite", ())
     found = []
-    for view, section in (("drone", config.pretransform.query), ("satellite", config.pretransform.reference)):
+    views = config.pretransform.settled()
+    for view, section in (("drone", views.query), ("satellite", views.reference)):
         images = catalog.select(view=view, split="train")
         pretransform = pretransform_of(section)
         rows = [

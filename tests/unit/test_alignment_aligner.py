@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from fields import Field
 
 from cvgl_ray.alignment.aligner import Aligner, Settings
-from cvgl_ray.alignment.cell_adapter import adapted, halved, projected, projection
+from cvgl_ray.alignment.cell_adapter import adapted, halved
 from cvgl_ray.alignment.choice import choose
 from cvgl_ray.alignment.combine import combined, mutual
 from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import load_config
 from cvgl_ray.em.rounds import run_rounds, start
+from cvgl_ray.features.cell_projection import projected, projection
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.search.csls import csls

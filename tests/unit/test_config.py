@@ -27,8 +27,8 @@ def test_the_defaults_are_the_recommended_values_and_a_key_changes_no_other():
     backbone, views = Config().backbone, load_config(None, ("pretransform.query.flip=true",)).pretransform
     assert (backbone.image_size, backbone.crop_fraction, backbone.layers) == (224, 1.0, (-2, "final"))
     assert (backbone.pooling, backbone.rings) == ("mean", (0.25, 0.5, 0.7, 0.9, 1.1, 1.5))
-    assert (views.query.orientations, views.query.crops) == (2, (0.85, 0.7, 0.55))
-    assert (views.reference.orientations, views.reference.crops) == (2, (1.0,))
+    for view in (views.query, views.reference):
+        assert (view.orientations, view.crops, view.heading) == ("auto", "auto", 0.0)
 
 
 def test_strips_have_defaults_of_their_own_which_a_key_overrides():
@@ -99,7 +99,7 @@ def test_override_values_are_toml_or_text(override, value):
         ),
         (
             "pretransform.query.turn=1",
-            "unknown key 'pretransform.query.turn' .*: projection, orientations, crops",
+            "unknown key 'pretransform.query.turn' .*: projection, orientations, heading, crops",
         ),
         ("mstep.rounds=five", "'mstep.rounds' is \"five\": input should be a valid integer"),
         ("mstep.rounds=1.5", "'mstep.rounds' is 1.5: input should be a valid integer"),
@@ -120,18 +120,18 @@ def test_override_values_are_toml_or_text(override, value):
         ("backbone.image_size=-1", "'backbone.image_size': -1 is neither a square's side nor a strip's"),
         ("backbone.image_size=[64]", r"'backbone.image_size': \[64\] is neither"),
         ("backbone.image_size=[64, 0]", r"'backbone.image_size': \[64, 0\] is neither"),
-        ("pretransform.query.orientations=3", "is 3: input should be 1, 2, 4 or 8"),
+        ("pretransform.query.orientations=3", "is 3: input should be 'auto', 1, 2, 4 or 8"),
         (
             "pretransform.query.crops=[0.5, 1.5]",
-            "'pretransform.query.crops.1' is 1.5: .*less than or equal to 1",
+            r"'pretransform.query.crops': \[0.5, 1.5\] is neither \"auto\" nor a list of shares",
         ),
         (
             "pretransform.query.crops=[]",
-            r"'pretransform.query.crops' is \[\]: list should have at least 1 item",
+            r"'pretransform.query.crops': \[\] is neither",
         ),
         (
             "pretransform.query=3",
-            "'pretransform.query' is 3: it is a section; its keys are: projection, orientations, crops",
+            "'pretransform.query' is 3: it is a section; its keys are: projection, orientations, heading",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import load_config
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
-from cvgl_ray.features.batches import decode_batch, missing_batches, run_here
+from cvgl_ray.features.batches import VectorWork, decode_batch, missing_batches, run_here
 from cvgl_ray.features.collecting import collect
 from cvgl_ray.features.extraction import extract, load_tables, rejected_images, warn_of_copies
 from cvgl_ray.features.pretransform import Pretransform
@@ -106,7 +106,7 @@ def test_a_broken_image_is_named_and_the_others_are_kept(images, tmp_path):
     digests = ["1", "2", "3", "!the file cannot be read"]
     batches = missing_batches(catalog, digests, {"drone": store}, 2)
     reasons = {"!the file cannot be read": ""}
-    reasons |= collect(run_here(batches, made, {"drone": ONCE}), {"drone": store}, 3)
+    reasons |= collect(run_here(batches, VectorWork(made, {"drone": ONCE})), {"drone": store}, 3)
     assert set(reasons) == {"2", "!the file cannot be read"}
     rejected = rejected_images(catalog, digests, reasons, tmp_path / "rejected.parquet", 0.5)
     assert [image["image_id"] for image in rejected] == ["broken.png", "gone.png"]
@@ -129,7 +129,7 @@ def test_threads_change_no_bit(images):
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found += [row["features"] for row in run_here([batch], made, {"drone": view})]
+            found += [row["features"] for row in run_here([batch], VectorWork(made, {"drone": view}))]
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

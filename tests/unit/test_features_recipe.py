@@ -44,7 +44,9 @@ def test_a_backbone_is_built_as_configured():
 def test_a_pretransform_is_made_as_configured():
     section = config.Pretransform(orientations=4, crops=(1.0, 0.8), flip=True)
     assert pretransform_of(section) == Pretransform(4, (1.0, 0.8), True)
-    assert pretransform_of(config.Pretransform(projection="polar")) == Pretransform(2, projection="polar")
+    views = config.Pretransforms(query=config.Pretransform(projection="polar")).settled()
+    assert pretransform_of(views.query) == Pretransform(2, projection="polar")
+    assert pretransform_of(config.Pretransforms().settled().query).crops == (0.85, 0.7, 0.55)
 
 
 def test_the_same_recipe_has_the_same_name():

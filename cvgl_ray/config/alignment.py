@@ -1,0 +1,24 @@
+"""The section of a data set's alignment: images laid on each other, cell by cell."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cvgl_ray.config.section import Count, Positive, Section
+
+
+class Alignment(Section):
+    """Queries laid on references by their cells: what may be tried, and what it may take."""
+
+    use: Literal["auto", "yes", "no"] = "auto"
+    """auto: where there are pictures, not strips or a table, and the cells fit into `memory_gib`"""
+    memory_gib: Positive = 8.0
+    """of one node, for the cells of both views while they are compared"""
+    side: Count = 14
+    """cells of a query's side"""
+    headings: Count = 12
+    """into which queries are turned, evenly over the circle"""
+    widths: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.7, 0.82, 1.0, 1.17, 1.4, 1.75, 2.0)
+    """of the ground that a query shows, over a reference's"""
+    candidates: Count = 32
+    """references per query that are aligned by all their cells"""

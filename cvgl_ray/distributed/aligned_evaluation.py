@@ -1,0 +1,91 @@
+"""Figures of vector and alignment together: the third model beside frozen and adapted."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from cvgl_ray.alignment.aligner import Aligner, Settings
+from cvgl_ray.alignment.learned import take_over
+from cvgl_ray.alignment.matching import together
+from cvgl_ray.bundle import Bundle
+from cvgl_ray.catalog.table import Labels
+from cvgl_ray.config import Config
+from cvgl_ray.distributed.align import AlignedData, cluster_score
+from cvgl_ray.distributed.cells import bytes_needed
+from cvgl_ray.distributed.data import Data
+from cvgl_ray.em.adapters import embed
+from cvgl_ray.evaluation.embedded import with_features
+from cvgl_ray.evaluation.metrics import Metrics
+from cvgl_ray.evaluation.protocols import Direction, directions, evaluate_direction
+from cvgl_ray.features.table import select
+from cvgl_ray.features.views import QUERY, REFERENCE
+
+log = logging.getLogger(__name__)
+
+MOST_PAIRS = 2**28  # whose scores are held at a time
+
+
+def evaluate_aligned(
+    config: Config, data: Data, labels: Labels, bundle: Bundle, cells: AlignedData
+) -> dict[str, Metrics]:
+    """The figures by direction; none where the test images' cells take too much memory, which is said.
+
+    Both directions share the scores of all pairs. These are corrected for hubs by the very images that are
+    asked, as with retrieval.bank = "queries".
+    """
+    tables, (query_view, reference_view) = data.extraction.tables, cells.views
+    directed = directions(with_features(data.catalog, tables), query_view, reference_view)
+    ids = [_of_view(directed, view) for view in cells.views]
+    needed = bytes_needed(config.alignment, len(ids[0]), len(ids[1])) / 2**30
+    if needed > config.alignment.memory_gib or len(ids[0]) * len(ids[1]) > MOST_PAIRS:
+        log.warning(
+            "warning: %d queries and %d references are not evaluated aligned: their cells take %.1f GiB, and "
+            "alignment.memory_gib is %g",
+            len(ids[0]),
+            len(ids[1]),
+            needed,
+            config.alignment.memory_gib,
+        )
+        return {}
+    scores = aligned_scores(config, data, ids, bundle, cells)
+    row, column = ({name: number for number, name in enumerate(names)} for names in ids)
+    found = {}
+    for direction in directed:
+        asked, searched = direction.queries.image_ids, direction.gallery.image_ids
+        if direction.queries.rows["view"][0].as_py() == query_view:
+            part = scores[[row[name] for name in asked]][:, [column[name] for name in searched]]
+        else:
+            part = scores[[row[name] for name in searched]][:, [column[name] for name in asked]].T
+        found[direction.name] = evaluate_direction(direction, *_as_vectors(part), labels)
+    return found
+
+
+def aligned_scores(
+    config: Config, data: Data, ids: Sequence[Sequence[str]], bundle: Bundle, cells: AlignedData
+) -> torch.Tensor:
+    """Scores [Nq, Nr] of vector and alignment together of these images of both views, for this bundle."""
+    assert bundle.alignment is not None
+    query, reference = (
+        embed(bundle.adapter, select(data.extraction.tables[view], names).features, role)
+        for view, names, role in zip(cells.views, ids, (QUERY, REFERENCE), strict=True)
+    )
+    settings = Settings(candidates=config.alignment.candidates)
+    aligner = Aligner(*cells.load(ids[0], ids[1]), settings, cluster_score())
+    take_over(aligner, bundle.alignment.learned)
+    cosines = torch.from_numpy(query) @ torch.from_numpy(reference).T
+    return together(aligner, cosines, config.retrieval.neighbours, keep=True)
+
+
+def _of_view(directed: Sequence[Direction], view: str) -> list[str]:
+    """Ids of all images of a view that are asked or searched."""
+    sides = [side for direction in directed for side in (direction.queries, direction.gallery)]
+    return list(dict.fromkeys(name for side in sides for name in side.select(view=view).image_ids))
+
+
+def _as_vectors(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors of queries and gallery whose inner products are these scores [Q, G], as short as can be."""
+    queries, gallery = scores.shape
+    if gallery <= queries:
+        return scores.contiguous(), torch.eye(gallery)
+    return torch.eye(queries), scores.T.contiguous()

@@ -1,0 +1,145 @@
+"""Whether a data set's images are aligned, by which cells, and what poses say of the pre-transforms."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cvgl_ray.alignment.aligner import Aligner, Settings
+from cvgl_ray.alignment.choice import Choice, choose
+from cvgl_ray.bundle import Bundle
+from cvgl_ray.catalog.table import Catalog
+from cvgl_ray.config import Config, Pretransforms
+from cvgl_ray.distributed import session
+from cvgl_ray.distributed.align import AlignedData, cluster_score
+from cvgl_ray.distributed.cells import bytes_needed, extract_cells
+from cvgl_ray.errors import InputError
+from cvgl_ray.features.store import fingerprint
+from cvgl_ray.storage.files import write_json
+
+log = logging.getLogger(__name__)
+
+FEWEST = 20  # images per view: of fewer, pairs that are each other's best say little
+CHOICE = "choice.json"
+
+
+def why_not_aligned(config: Config, queries: int, references: int) -> str:
+    """Why so many training images are not aligned; "" where they are.
+
+    Raises InputError where the configuration insists on it.
+    """
+    section, estep = config.alignment, config.estep
+    if section.use == "no":
+        return "alignment.use is no"
+    needed = bytes_needed(section, queries, references) / 2**30
+    reasons = {
+        "features.table has no images": bool(config.features.table),
+        "strips have no cells to turn": isinstance(config.backbone.image_size, tuple),
+        f"estep.rows = {estep.rows} leaves images out of each round": estep.rows > 0,
+        f"estep.shards = {estep.shards} holds no image's cells": estep.shards > 1,
+        f"a view has fewer than {FEWEST} images": min(queries, references) < FEWEST,
+        f"their cells take {needed:.1f} GiB, more than alignment.memory_gib = {section.memory_gib:g}": needed
+        > section.memory_gib,
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), "")
+    if reason and section.use == "yes":
+        raise InputError(f'alignment.use is "yes", and {reason}; change that, or set alignment.use = "auto"')
+    return reason
+
+
+def cells_root(config: Config, output: Path) -> Path:
+    """Where cells are kept: beside the features' cache, or in a run's folder."""
+    return Path(config.features.cache or output / "features").with_name("cells")
+
+
+def align_data_set(
+    config: Config, catalog: Catalog, output: Path, address: str = ""
+) -> tuple[Config, AlignedData | None]:
+    """The configuration with nothing "auto" in its pre-transforms, and the cells that images are aligned by.
+
+    These are None where the training does not align. What the poses of a sample say is logged, and kept
+    in `output`/choice.json. Raises InputError as `extract_cells`, and where alignment is insisted on in vain.
+    """
+    dataset = config.dataset
+    views = dataset.query_view, dataset.reference_view
+    images = [catalog.select(view=view, split="train").image_ids for view in views]
+    reason = why_not_aligned(config, len(images[0]), len(images[1]))
+    if reason:
+        log.info("alignment: none, since %s", reason)
+        return _with(config, config.pretransform.settled()), None
+    known = Path(config.features.cache or output / "features")
+    stores, directions = extract_cells(catalog, config, cells_root(config, output), address, known=known)
+    data = AlignedData(stores, views, directions)
+    usable = [
+        [name for name in ids if name in stores.has(view)] for view, ids in zip(views, images, strict=True)
+    ]
+    auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
+    if auto:
+        chosen = _chosen(config, data, usable, output, address)
+        return _with(config, pretransforms_of(chosen, config.pretransform)), data
+    return config, data
+
+
+def cells_for(
+    bundle: Bundle, config: Config, catalog: Catalog, output: Path, address: str = ""
+) -> AlignedData | None:
+    """The cells of a catalog's images as a bundle compares them; None where it has not learned to align."""
+    if bundle.alignment is None or config.alignment.use == "no":
+        return None
+    known, root = Path(config.features.cache or output / "features"), cells_root(config, output)
+    directions = bundle.alignment.directions
+    stores, _ = extract_cells(catalog, config, root, address, directions=directions, known=known)
+    return AlignedData(stores, (config.dataset.query_view, config.dataset.reference_view), directions)
+
+
+def pretransforms_of(choice: Choice, asked: Pretransforms) -> Pretransforms:
+    """What poses chose wherever "auto" was asked."""
+    crops = choice.query_crops, choice.reference_crops
+    headings = choice.query_headings, choice.reference_headings
+    views = {}
+    for name, own_crops, own_headings, view in zip(
+        ("query", "reference"), crops, headings, _both(asked), strict=True
+    ):
+        chosen: dict[str, Any] = {"crops": own_crops} if view.crops == "auto" else {}
+        if view.orientations == "auto":
+            chosen |= {"orientations": len(own_headings), "heading": view.heading or own_headings[0]}
+        views[name] = view.model_copy(update=chosen)
+    return Pretransforms(**views)
+
+
+def _chosen(
+    config: Config, data: AlignedData, images: Sequence[Sequence[str]], output: Path, address: str
+) -> Choice:
+    """As an earlier run into the folder chose of the same cells, or as the poses of a sample say."""
+    stores, path = data.stores, output / CHOICE
+    digests = [
+        [stores.digests[view][name] for name in ids] for view, ids in zip(data.views, images, strict=True)
+    ]
+    key = fingerprint({"cells": [stores.stores[view].recipe for view in data.views], "images": digests})
+    if path.exists() and (found := json.loads(path.read_text()))["key"] == key:
+        kept: dict[str, Any] = found["choice"]
+        choice = Choice(**{name: _tuple(value) for name, value in kept.items()})
+    else:
+        session.connect(address)
+        query, references = data.load(images[0], images[1])
+        aligner = Aligner(query, references, Settings(), cluster_score())
+        aligner.find_poses()
+        choice = choose(aligner.prior, np.array(config.alignment.widths))
+        write_json(path, {"key": key, "choice": choice.__dict__, "forwards": choice.forwards})
+    log.info("alignment: %s; %d and %d forwards per query and reference", choice.evidence, *choice.forwards)
+    return choice
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _both(views: Pretransforms) -> tuple[Any, Any]:
+    return views.query, views.reference
+
+
+def _with(config: Config, views: Pretransforms) -> Config:
+    return config.model_copy(update={"pretransform": views})

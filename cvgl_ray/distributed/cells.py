@@ -1,0 +1,162 @@
+"""Bring the store of cells up to date with a catalog: what images are laid on each other by."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cvgl_ray.catalog.table import Catalog
+from cvgl_ray.config import Alignment, Config
+from cvgl_ray.distributed.extract import FEW_TO_EXTRACT, file_digests_of
+from cvgl_ray.features.batches import Batch, missing_batches, run_here
+from cvgl_ray.features.cell_batches import CellWork, Variants
+from cvgl_ray.features.cell_model import build_cell_model, cell_recipe
+from cvgl_ray.features.cell_projection import CHANNELS, projection
+from cvgl_ray.features.cells import Cells
+from cvgl_ray.features.collecting import collect
+from cvgl_ray.features.store import FEATURE, FeatureStore, fingerprint
+from cvgl_ray.storage.files import file_digest, write_atomically
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 64  # images per view, of which directions of wide cells are found
+
+
+@dataclass(frozen=True)
+class CellStores:
+    """Where a data set's cells lie and what they are: by view its variants and its images' digests."""
+
+    stores: dict[str, FeatureStore]
+    variants: dict[str, Variants]
+    stride: int
+    digests: dict[str, dict[str, str]]  # by view and image_id
+
+    def load(self, view: str, image_ids: Sequence[str]) -> list[Cells]:
+        """The cells of some images, per side. Raises InputError for an image that has none."""
+        rows = self.stores[view].read([self.digests[view][name] for name in image_ids], FEATURE)
+        return self.variants[view].cells(rows, self.stride)
+
+    def has(self, view: str) -> set[str]:
+        """Ids of the images that have cells: all but the broken ones."""
+        done = self.stores[view].digests()
+        return {name for name, digest in self.digests[view].items() if digest in done}
+
+
+def variants_of(section: Alignment, query_view: str, reference_view: str) -> dict[str, Variants]:
+    """Queries of one size in all headings, references of all sizes, so that both cover as much ground."""
+    headings = tuple(360 * number / section.headings for number in range(section.headings))
+    sides = tuple(max(2, round(section.side / width)) for width in section.widths)
+    return {query_view: Variants((section.side,), headings), reference_view: Variants(sides)}
+
+
+def bytes_needed(section: Alignment, queries: int, references: int, channels: int = CHANNELS) -> int:
+    """Of memory, at most: the cells in half precision, and as they are compared."""
+    query, reference = variants_of(section, "query", "reference").values()
+    numbers = queries * query.row_length(channels) + references * reference.row_length(channels)
+    return numbers * (2 + 4)
+
+
+def extract_cells(
+    catalog: Catalog,
+    config: Config,
+    root: Path,
+    address: str = "",
+    *,
+    directions: torch.Tensor | None = None,
+    known: Path | None = None,
+) -> tuple[CellStores, torch.Tensor | None]:
+    """Bring the store of cells below `root` up to date with the catalog's images, and where they lie.
+
+    directions [c, C]: of an earlier extraction whose cells are to be compared with these; None: found in a
+    sample of the images, where cells are wide. known: the folder that knows the files' digests, by default
+    `root`. Broken images have no cells and are named by the extraction of vectors. Returns the stores and the
+    directions. Raises InputError where the backbone gives no cells.
+    """
+    section, dataset = config.alignment, config.dataset
+    model = build_cell_model(config.backbone, config.cells.layer)
+    recipe = cell_recipe(model, config.backbone)
+    variants = variants_of(section, dataset.query_view, dataset.reference_view)
+    digests = file_digests_of(catalog.uris, known or root, config.features.verify, address)
+    if directions is None and model.channels > CHANNELS:
+        few = CellWork(model, {view: _fewer(made) for view, made in variants.items()})
+        directions = _directions(root, recipe, few, _sample(catalog, digests, variants))
+    stores = {
+        view: FeatureStore(root, view, _recipe(recipe, made, directions)) for view, made in variants.items()
+    }
+    for store in stores.values():
+        store.open()
+    batches = missing_batches(catalog, digests, stores, config.features.batch_size)
+    work, images = CellWork(model, variants, directions), sum(len(batch["digests"]) for batch in batches)
+    if images:
+        log.info("cells: %d of %d images to extract", images, len(catalog))
+    if images > FEW_TO_EXTRACT or (images and config.run.gpu):
+        from cvgl_ray.distributed import session
+        from cvgl_ray.distributed.pixel_pipeline import run_batches
+
+        session.connect(address)
+        made = run_batches(batches, work, gpu=config.run.gpu, actors=config.features.actors)
+        collect(made, stores, images)
+    elif images:
+        collect(run_here(batches, work), stores, images)
+    by_view: dict[str, dict[str, str]] = {view: {} for view in stores}
+    views = catalog.rows["view"].to_pylist()
+    for view, name, digest in zip(views, catalog.image_ids, digests, strict=True):
+        by_view[view][name] = digest
+    return CellStores(stores, variants, model.stride, by_view), directions
+
+
+def _recipe(recipe: dict[str, Any], variants: Variants, directions: torch.Tensor | None) -> dict[str, Any]:
+    """All that a row depends on besides the image; directions by their values."""
+    kept = None if directions is None else file_digest(directions.numpy().tobytes())
+    return {**recipe, "sides": list(variants.sides), "headings": list(variants.headings), "directions": kept}
+
+
+def _directions(
+    root: Path,
+    recipe: dict[str, Any],
+    work: CellWork,
+    images: Sequence[Batch],
+) -> torch.Tensor:
+    """Principal directions of the cells of a sample of both views' images, found once and kept below root."""
+    name = fingerprint({**recipe, "sample": [batch["digests"] for batch in images]})
+    path = root / f"directions-{name}.npy"
+    if not path.exists():
+        cells = [
+            work.variants[batch["view"]].cells(made["features"], work.model.stride)
+            for batch, made in zip(images, run_here(images, work), strict=True)
+        ]
+        found = projection(cells[0], cells[1])
+        assert found is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: _save(temporary, found))
+    return torch.from_numpy(np.load(path))
+
+
+def _save(path: Path, directions: torch.Tensor) -> None:
+    with path.open("wb") as file:
+        np.save(file, directions.numpy())
+
+
+def _sample(catalog: Catalog, digests: Sequence[str], views: Iterable[str]) -> list[Batch]:
+    """A batch of a few images per view: the first by their digests, which are as good as drawn."""
+    batches = []
+    for view in views:
+        named = {
+            digest: uri
+            for own, digest, uri in zip(catalog.rows["view"].to_pylist(), digests, catalog.uris, strict=True)
+            if own == view and not digest.startswith("!")
+        }
+        chosen = sorted(named)[:SAMPLE]
+        uris = [named[digest] for digest in chosen]
+        batches.append({"view": view, "digests": chosen, "image_ids": chosen, "uris": uris})
+    return batches
+
+
+def _fewer(variants: Variants) -> Variants:
+    """One size and a few headings of them."""
+    step = max(1, len(variants.headings) // 4)
+    return Variants((variants.sides[len(variants.sides) // 2],), variants.headings[::step])
