@@ -1,4 +1,4 @@
-"""Figures of vector and alignment together: the third model beside frozen and adapted."""
+"""What vector and alignment together make of test images: the third model beside frozen and adapted."""
 
 import logging
 from collections.abc import Sequence
@@ -9,27 +9,27 @@ from cvgl_ray.alignment.aligner import Aligner, Settings
 from cvgl_ray.alignment.learned import take_over
 from cvgl_ray.alignment.matching import together
 from cvgl_ray.bundle import Bundle
-from cvgl_ray.catalog.table import Labels
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.align import AlignedData, cluster_score
 from cvgl_ray.distributed.cells import bytes_needed
 from cvgl_ray.distributed.data import Data
 from cvgl_ray.em.adapters import embed
 from cvgl_ray.evaluation.embedded import with_features
-from cvgl_ray.evaluation.metrics import Metrics
-from cvgl_ray.evaluation.protocols import Direction, directions, evaluate_direction
+from cvgl_ray.evaluation.protocols import Direction, directions
 from cvgl_ray.features.table import select
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 log = logging.getLogger(__name__)
 
+Sides = tuple[Direction, torch.Tensor, torch.Tensor]
+
 MOST_PAIRS = 2**28  # whose scores are held at a time
 
 
-def evaluate_aligned(
-    config: Config, data: Data, labels: Labels, bundle: Bundle, cells: AlignedData
-) -> dict[str, Metrics]:
-    """The figures by direction; none where the test images' cells take too much memory, which is said.
+def aligned_sides(config: Config, data: Data, bundle: Bundle, cells: AlignedData) -> list[Sides]:
+    """Each direction with vectors of its queries and gallery, whose inner products are the aligned scores.
+
+    None where the test images' cells take too much memory, which is said.
 
     Both directions share the scores of all pairs. These are corrected for hubs by the very images that are
     asked, as with retrieval.bank = "queries".
@@ -47,17 +47,17 @@ def evaluate_aligned(
             needed,
             config.alignment.memory_gib,
         )
-        return {}
+        return []
     scores = aligned_scores(config, data, ids, bundle, cells)
     row, column = ({name: number for number, name in enumerate(names)} for names in ids)
-    found = {}
+    found = []
     for direction in directed:
         asked, searched = direction.queries.image_ids, direction.gallery.image_ids
         if direction.queries.rows["view"][0].as_py() == query_view:
             part = scores[[row[name] for name in asked]][:, [column[name] for name in searched]]
         else:
             part = scores[[row[name] for name in searched]][:, [column[name] for name in asked]].T
-        found[direction.name] = evaluate_direction(direction, *_as_vectors(part), labels)
+        found.append((direction, *_as_vectors(part)))
     return found
 
 

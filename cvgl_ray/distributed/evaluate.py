@@ -10,7 +10,7 @@ from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Config, Dataset
 from cvgl_ray.distributed.align import AlignedData
-from cvgl_ray.distributed.aligned_evaluation import evaluate_aligned
+from cvgl_ray.distributed.aligned_evaluation import aligned_sides
 from cvgl_ray.distributed.data import Data, load_labels
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, queries_trained_on, with_features
@@ -49,7 +49,10 @@ def write_metrics(
         figures, retrieved = evaluate(data.catalog, labels, tables, dataset, model)
         directed = directions(with_features(data.catalog, tables), dataset.query_view, dataset.reference_view)
         if cells is not None:
-            figures["aligned"] = evaluate_aligned(config, data, labels, bundle, cells)
+            figures["aligned"] = {
+                direction.name: evaluate_direction(direction, query, gallery, labels)
+                for direction, query, gallery in aligned_sides(config, data, bundle, cells)
+            }
         trained_on = queries_trained_on(directed, tables, bundle.trained_on, dataset)
         report |= {**figures, "trained_on_test_images": trained_on}
     write_json(output / METRICS, report)

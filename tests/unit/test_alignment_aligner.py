@@ -92,8 +92,8 @@ def test_the_better_score_weighs_more():
     generator = torch.Generator().manual_seed(1)
     right = 4 * torch.eye(40)
     good, bad = (right / scale + torch.randn(40, 40, generator=generator) for scale in (1, 4))
-    total, weights = combined([good, bad])
-    assert weights[0] > 2 * weights[1]
+    total, combination = combined([good, bad])
+    assert combination.weights[0] > 2 * combination.weights[1]
     assert share_right(total) >= share_right(good)
 
 

@@ -54,7 +54,7 @@ def test_the_same_configuration_goes_on_with_other_resources(tmp_path):
         ("run.seed=1", r"run\.seed was 0, now 1"),
         (
             "pretransform.query.crops=[0.5]",
-            r"pretransform\.query\.crops was \(0\.85, 0\.7, 0\.55\), now \(0\.5,\)",
+            r"pretransform\.query\.crops was 'auto', now \(0\.5,\)",
         ),
         ("dataset.root=/other", r"dataset\.root was '', now '/other'"),
         ("features.table=t.parquet", r"features\.table was '', now 't\.parquet'"),
