@@ -73,9 +73,7 @@ def align_data_set(
     known = Path(config.features.cache or output / "features")
     stores, directions = extract_cells(catalog, config, cells_root(config, output), address, known=known)
     data = AlignedData(stores, views, directions)
-    usable = [
-        [name for name in ids if name in stores.has(view)] for view, ids in zip(views, images, strict=True)
-    ]
+    usable = [_by_content(data, view, ids) for view, ids in zip(views, images, strict=True)]
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
         chosen = _chosen(config, data, usable, output, address)
@@ -93,6 +91,12 @@ def cells_for(
     directions = bundle.alignment.directions
     stores, _ = extract_cells(catalog, config, root, address, directions=directions, known=known)
     return AlignedData(stores, (config.dataset.query_view, config.dataset.reference_view), directions)
+
+
+def _by_content(data: AlignedData, view: str, image_ids: Sequence[str]) -> list[str]:
+    """The images that have cells, in an order that does not depend on their names."""
+    digests, usable = data.stores.digests[view], data.stores.has(view)
+    return sorted((name for name in image_ids if name in usable), key=lambda name: digests[name])
 
 
 def pretransforms_of(choice: Choice, asked: Pretransforms) -> Pretransforms:
