@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cvgl_ray.alignment.cell_adapter import adapted
 from cvgl_ray.alignment.learned import adapter_of, combination_of, prior_of
@@ -12,7 +11,7 @@ from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.bundle import BundledAlignment
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Alignment, Config
-from cvgl_ray.distributed.align import AlignedData
+from cvgl_ray.distributed.align import AlignedData, settings_of
 from cvgl_ray.distributed.cells import extract_cells
 from cvgl_ray.features.views import QUERY, REFERENCE
 
@@ -40,12 +39,13 @@ def align_candidates(
     stores, _ = extract_cells(wanted, config, root, address, directions=directions, known=cache)
     data = AlignedData(stores, views, directions)
     query, references = data.load(asked.image_ids, [images.image_ids[row] for row in rows])
-    adapter, kind = adapter_of(alignment.learned), torch.float32
+    adapter, kind = adapter_of(alignment.learned), settings_of(config.alignment).dtype
     found = score_pairs(
         adapted(query, adapter, QUERY, kind),
         [adapted(cells, adapter, REFERENCE, kind) for cells in references],
         prior_of(alignment.learned),
         places.reshape(best.shape),
+        dtype=kind,
     )
     combination = combination_of(alignment.learned)
     assert combination is not None
