@@ -7,6 +7,7 @@ a process killed right then leaves it there, and it is read from there.
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,16 @@ def pairs_of(learner: Learner) -> list[tuple[int, int, float]]:
     return list(zip(queries.tolist(), references.tolist(), cosines.tolist(), strict=True))
 
 
-def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]]) -> None:
+def save_bundle(
+    folder: Path,
+    bundle: Bundle,
+    pairs: list[tuple[str, str, float]],
+    poses: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write a bundle, replacing one that is there.
 
-    pairs: the last round's pseudo-labels (query image_id, reference image_id, cosine).
+    pairs: the last round's pseudo-labels (query image_id, reference image_id, cosine); poses: of those that
+    were laid on each other, rows of poses.parquet.
     """
     arrays = {
         "adapter": safetensors.torch.save(bundle.adapter.state_dict()),
@@ -125,6 +132,8 @@ def save_bundle(folder: Path, bundle: Bundle, pairs: list[tuple[str, str, float]
     types = (pa.string(), pa.string(), pa.float32())
     table = pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
     pq.write_table(table, new / "pseudo_labels.parquet")
+    if poses:
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in poses]), new / "poses.parquet")
     for path in (*new.iterdir(), new):
         sync(path)
     old = _earlier(folder)

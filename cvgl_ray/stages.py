@@ -17,12 +17,14 @@ from cvgl_ray.distributed.alignment import align_data_set, cells_for, why_not_al
 from cvgl_ray.distributed.data import Data, load_features, load_labels, scan, training_tables
 from cvgl_ray.distributed.evaluate import read_metrics, write_metrics
 from cvgl_ray.distributed.resources import training_need
-from cvgl_ray.distributed.train import Trained, train
+from cvgl_ray.distributed.train import train
+from cvgl_ray.distributed.trained import Trained
 from cvgl_ray.em.batches import check_batches
 from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_recipes
 from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.reports.aligned_pairs import aligned_sheet
 from cvgl_ray.reports.pictures import round_sheets
 from cvgl_ray.reports.projector import project_pairs
 from cvgl_ray.reports.shown import shown
@@ -69,7 +71,7 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         query, reference = training_tables(data, config)
         session.connect(address)
         trained = train(query, reference, config, data.extraction.recipes, folder, cells)
-        save_bundle(folder.path / "bundle", trained.bundle, trained.pairs)
+        save_bundle(folder.path / "bundle", trained.bundle, trained.pairs, trained.poses())
         _show(trained, data, query, reference, folder.path / "tensorboard")
         report = write_metrics(config, data, trained.bundle, folder.path, cells)
         complete.touch()
@@ -84,7 +86,7 @@ def _show(
     with shown("the training's pictures"):
         sheets = round_sheets(trained.examples, uris) if any(data.catalog.uris) else {}
         pairs = project_pairs(trained.pairs, query, reference, trained.bundle.adapter, uris)
-        write_training(str(tensorboard), sheets, pairs)
+        write_training(str(tensorboard), sheets, pairs, aligned_sheet(trained.aligned, uris))
 
 
 def evaluate_stage(

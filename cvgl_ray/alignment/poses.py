@@ -43,6 +43,21 @@ class Found:
         """Several after each other, by their first dimension."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
+    def pose(self, at: int | tuple[int, ...], headings: int, widths: Sequence[float]) -> dict[str, float]:
+        """How one query lies on one reference, of so many headings over the circle and these ground widths.
+
+        heading_deg: clockwise from the reference's top, where the query's top looks; width: of the query's
+        ground over the reference's; down, right: of the query's middle from the reference's, in shares of its
+        side.
+        """
+        turned = 360 * int(self.heading[at]) / headings
+        return {
+            "heading_deg": (360 - turned) % 360,
+            "width": widths[int(self.width[at])],
+            "down": round(float(self.row[at]), 4),
+            "right": round(float(self.column[at]), 4),
+        }
+
     def take(self, index: tuple[np.ndarray, ...]) -> "Found":
         """The entries at the given indices of each dimension."""
         return Found(*(getattr(self, field.name)[index] for field in fields(self)))

@@ -45,8 +45,8 @@ def localize(
     Returns per query {"query", "references": [{"image_id", "uri", "similarity", "latitude", "longitude"}]},
     coordinates None where unknown; the similarity is the configured score (by CSLS a cosine less the
     reference's hubness). Of a bundle that has learned to align, each reference has a "confidence" and a
-    "pose" too (see localize_aligned), and vector and alignment together order them. Raises InputError for an
-    unusable query or gallery.
+    "pose" too (see alignment.poses.Found.pose), and vector and alignment together order them. Raises
+    InputError for an unusable query or gallery.
     """
     bundle = load_bundle(bundle_folder)
     config = load_on_bundle(bundle.config, bundle_folder, overrides=overrides)

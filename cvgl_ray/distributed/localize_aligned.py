@@ -7,7 +7,7 @@ import numpy as np
 
 from cvgl_ray.alignment.cell_adapter import adapted
 from cvgl_ray.alignment.learned import adapter_of, combination_of, prior_of
-from cvgl_ray.alignment.poses import Found, score_pairs
+from cvgl_ray.alignment.poses import score_pairs
 from cvgl_ray.bundle import BundledAlignment
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Alignment, Config
@@ -30,7 +30,8 @@ def align_candidates(
 
     best, similarities [n, k]: rows of `images`, and the vectors' scores; cache: of the features, beside which
     cells are kept. Only candidates are read. Returns per query rows {"row", "similarity", "confidence",
-    "pose"}: the confidence is the share of the candidates' odds, if the gallery shows the place at all.
+    "pose"}: the confidence is the share of the candidates' odds, if the gallery shows the place at all; the
+    pose as in `Found.pose`.
     """
     rows, places = np.unique(best, return_inverse=True)
     wanted = concat([asked, Catalog(images.rows.take(rows))])
@@ -47,7 +48,7 @@ def align_candidates(
         places.reshape(best.shape),
         dtype=kind,
     )
-    combination = combination_of(alignment.learned)
+    section, combination = config.alignment, combination_of(alignment.learned)
     assert combination is not None
     odds = combination.log_odds([found.score, similarities])
     shares = np.exp(odds - odds.max(axis=1, keepdims=True))
@@ -58,27 +59,12 @@ def align_candidates(
                 "row": int(best[number, column]),
                 "similarity": float(similarities[number, column]),
                 "confidence": float(shares[number, column]),
-                "pose": _pose(found, (number, column), config.alignment),
+                "pose": found.pose((number, column), section.headings, section.widths),
             }
             for column in np.argsort(-odds[number], kind="stable")
         ]
         for number in range(len(best))
     ]
-
-
-def _pose(found: Found, at: tuple[int, int], section: Alignment) -> dict[str, float]:
-    """How a query lies on a reference.
-
-    heading_deg: clockwise from the reference's top, where the query's top looks; width: of the query's ground
-    over the reference's; down, right: of the query's middle from the reference's, in shares of its side.
-    """
-    turned = 360 * int(found.heading[at]) / section.headings
-    return {
-        "heading_deg": (360 - turned) % 360,
-        "width": section.widths[int(found.width[at])],
-        "down": round(float(found.row[at]), 4),
-        "right": round(float(found.column[at]), 4),
-    }
 
 
 def closest(count: int, top: int, section: Alignment) -> int:

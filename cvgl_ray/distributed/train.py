@@ -1,71 +1,30 @@
 """The EM loop as a Ray Train run, and the bundle that it leaves."""
 
 import logging
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 
-from cvgl_ray.bundle import Bundle, BundledAlignment, bundle_of, pairs_of
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.align import AlignedData, Alignment, share_cells
 from cvgl_ray.distributed.index import start_index
 from cvgl_ray.distributed.resources import check_needs, training_need
+from cvgl_ray.distributed.trained import Trained, collect
+from cvgl_ray.distributed.training_data import TrainingData, share
 from cvgl_ray.distributed.watch import RoundWriter, show_rounds
 from cvgl_ray.distributed.worker import NoGroup, worker
 from cvgl_ray.em.batches import check_batches
-from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.inputs import doubts
 from cvgl_ray.errors import GaveUpError, InputError, chain
-from cvgl_ray.features.canonical import data_digest, in_canonical_order
-from cvgl_ray.features.table import FeatureTable, check_same_dimension
-from cvgl_ray.features.views import view_mean
-from cvgl_ray.reports.pictures import Example
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
 from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Two unlabelled feature tables as trainings share them, in canonical order.
-
-    features: of the query and the reference view, in the object store; centre [2, D]: the views' means;
-    digest: a hash of all rows in their order.
-    """
-
-    query_ids: list[str]
-    reference_ids: list[str]
-    features: tuple[ray.ObjectRef, ray.ObjectRef]
-    centre: np.ndarray
-    digest: str
-
-
-def share(query: FeatureTable, reference: FeatureTable) -> TrainingData:
-    """Put two tables into the object store, once for any number of trainings."""
-    check_same_dimension(query, reference)
-    query, reference = in_canonical_order(query), in_canonical_order(reference)
-    centre = np.stack([view_mean(query.features), view_mean(reference.features)])
-    features = ray.put(query.features), ray.put(reference.features)
-    return TrainingData(query.image_ids, reference.image_ids, features, centre, data_digest(query, reference))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The bundle of a training, its last pseudo-labels, and examples of retrieval from each of its rounds.
-
-    pairs: (query image_id, reference image_id, cosine).
-    """
-
-    bundle: Bundle
-    pairs: list[tuple[str, str, float]]
-    examples: list[list[Example]]
 
 
 def train(
@@ -204,29 +163,6 @@ class _Trainer(ray.train.torch.TorchTrainer):
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
-
-
-def collect(
-    state: dict[str, Any],
-    data: TrainingData,
-    config: Config,
-    recipes: dict[str, Any],
-    cells: AlignedData | None = None,
-) -> Trained:
-    """The bundle of the round to keep, from a learner's state; of what was aligned the last round's."""
-    learner = build_learner(config, data.centre.shape[1])
-    learner.load_state_dict(state)
-    learner.return_to_best()
-    pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in pairs_of(learner)]
-    examples = [
-        [(data.query_ids[q], [data.reference_ids[r] for r in best if r >= 0]) for q, *best in rows.tolist()]
-        for rows in learner.examples
-    ]
-    query, reference = ray.get(list(data.features))
-    bundle = bundle_of(learner, query, reference, config, recipes)
-    if cells is not None and state.get("alignment") is not None:
-        bundle = replace(bundle, alignment=BundledAlignment(state["alignment"], cells.directions))
-    return Trained(bundle, pairs, examples)
 
 
 def _workers(config: Config) -> int | tuple[int, int]:

@@ -27,7 +27,7 @@ from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.rounds import run_rounds
 from cvgl_ray.reports.shown import shown
-from cvgl_ray.reports.tensorboard import score_histograms
+from cvgl_ray.reports.tensorboard import pose_histograms, score_histograms
 from cvgl_ray.reports.usage import Usage
 from cvgl_ray.storage.checkpoints import load_checkpoint, save_checkpoint
 
@@ -87,6 +87,9 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         metrics["histograms"] = {}
         with shown("a round's histograms"):
             metrics["histograms"] = score_histograms(done.labels)
+            if alignment is not None and alignment.state is not None:
+                section = config.alignment
+                metrics["histograms"] |= pose_histograms(alignment.state, section.headings, section.widths)
         log.debug("rank %d, %s", collective.rank(), _in_words(metrics))
         _report(state, metrics, Path(arguments["staging"]))
 

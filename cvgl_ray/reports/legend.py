@@ -20,6 +20,10 @@ MEANING = {
     "labels/score": "Agreement times mutual: the label-free score by which a round is kept.",
     "labels/cosine_of_best": "Cosines of all queries with their best reference.",
     "labels/margin_of_best": "Leads of all queries' best reference over their second best.",
+    "alignment/heading_deg": "Where the queries' tops look on their references, degrees clockwise.",
+    "alignment/width": "Ground that the queries show, over their references'.",
+    "alignment/offset": "Distance of both middles, in shares of the reference's side.",
+    "alignment/lead": "Lead of each pair's best pose over the best one elsewhere.",
     "flight/sure": "Photos whose place is sure enough to teach; the last search's are told by the page.",
     "flight/sure_share": "The same as a share of all photos; rises with the rounds where the flight teaches.",
     "flight/mean_lead": "Mean lead of a photo's best place over the best one elsewhere, in mean cosines.",
@@ -51,6 +55,7 @@ outliers, or the first and the last of them are drawn off the chart.
 | retrieval/ | Figures on the test images, read once, after training: step 0 frozen, then the kept round. |
 | retrieval/by_round | Pictures: a training query a row, then its best references, best first. |
 | retrieval/A->B | Pictures: the same on test images after training; green frame right, red frame wrong. |
+| alignment/ | How queries lie on references. Pictures: query, turned query, its ground on the reference. |
 | time/, system/ | What a round costs. |
 | Projector (menu, top right) | Pseudo-pairs with thumbnails: both images of a good pair lie together. |
 """

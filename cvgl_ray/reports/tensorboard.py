@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from cvgl_ray.alignment.learned import pairs_of
 from cvgl_ray.config import Config
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.reports.legend import MEANING
@@ -22,6 +24,23 @@ def score_histograms(labels: PseudoLabels) -> dict[str, dict[str, Any]]:
     """By tag, what a round's report holds of all match scores: a few dozen numbers, however many images."""
     scores = {"labels/cosine_of_best": labels.cosine, "labels/margin_of_best": labels.margin}
     return {name: _histogram(values) for name, values in scores.items()}
+
+
+def pose_histograms(
+    learned: Mapping[str, torch.Tensor], headings: int, widths: Sequence[float]
+) -> dict[str, dict[str, Any]]:
+    """By tag, the poses of a round's pairs; learned: see alignment.learned."""
+    pairs = pairs_of(learned)
+    if pairs is None:
+        return {}
+    found = pairs[2]
+    values = {
+        "alignment/heading_deg": (360 - found.heading * (360 / headings)) % 360,
+        "alignment/width": np.array(widths)[found.width],
+        "alignment/offset": np.hypot(found.row, found.column),
+        "alignment/lead": found.lead,
+    }
+    return {name: _histogram(some) for name, some in values.items()}
 
 
 def _histogram(values: np.ndarray) -> dict[str, Any]:
@@ -43,9 +62,16 @@ def _histogram(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def write_training(folder: str, sheets: Mapping[int, np.ndarray], projection: Projection | None) -> None:
-    """Write the rounds' retrievals (pictures [H, W, 3] uint8) and a sample of embeddings."""
+def write_training(
+    folder: str,
+    sheets: Mapping[int, np.ndarray],
+    projection: Projection | None,
+    aligned: np.ndarray | None = None,
+) -> None:
+    """Write the rounds' retrievals, pairs laid on each other ([H, W, 3] uint8) and a sample of embeddings."""
     with SummaryWriter(folder) as writer:
+        if aligned is not None:
+            writer.add_image("alignment/pairs", aligned, 0, dataformats="HWC")
         for number, sheet in sheets.items():
             writer.add_image("retrieval/by_round", sheet, number, dataformats="HWC")
         if projection is not None:

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import configured
 
 from cvgl_ray.bundle import load_bundle
@@ -75,6 +77,19 @@ def test_heading_and_footprint_are_found_and_the_vectors_use_them(aligned: Path)
     assert min(f["R@1"] for f in metrics["aligned"].values()) >= max(
         f["R@1"] for f in metrics["frozen"].values()
     )
+
+
+def test_tensorboard_shows_poses_and_pairs_laid_on_each_other(aligned: Path) -> None:
+    shown = EventAccumulator(str(aligned / "tensorboard"), size_guidance={"histograms": 0}).Reload()
+    [last] = [event for event in shown.Histograms("alignment/heading_deg") if event.step == 1]
+    value = last.histogram_value
+    assert value.num > PLACES * 0.8
+    assert value.min == value.max == 270.0
+    assert shown.Images("alignment/pairs")
+    rows = pq.read_table(aligned / "bundle/poses.parquet").to_pylist()
+    right = [row for row in rows if int(row["query"][6:9]) - 50 == int(row["reference"][10:13])]
+    assert len(right) > 0.9 * len(rows)
+    assert {row["heading_deg"] for row in right} == {270.0}
 
 
 def test_two_workers_find_the_pairs_and_poses_of_one(aligned: Path, turned: Path, tmp_path: Path) -> None:

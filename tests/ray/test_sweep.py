@@ -26,7 +26,7 @@ from tiny import DRONE_IMAGES, SMALL, configured, write_places
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed.data import load_features, training_tables
-from cvgl_ray.distributed.train import share
+from cvgl_ray.distributed.training_data import share
 from cvgl_ray.distributed.trials import run_trials, scheduler
 from cvgl_ray.distributed.tune import sweep_stage
 from cvgl_ray.em.fit import fit
