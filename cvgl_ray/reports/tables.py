@@ -8,6 +8,8 @@ from PIL import Image, ImageOps
 
 MODELS = ("frozen", "adapted", "aligned")
 
+BOUNDS = ("_low", "_high")  # what the names of a figure's bounds end in
+
 TRANSDUCTIVE = "Tested on the images trained on: adapted to an area without labels, then localised in it."
 
 FRAME_PX = 4
@@ -22,7 +24,8 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
 
     Args:
         metrics: what metrics.json holds: any of "frozen", "adapted" and "aligned", each a mapping of
-            direction to figures, and "trained_on_test_images". A figure that a row lacks shows as "-".
+            direction to figures, and "trained_on_test_images". A figure that a row lacks shows as "-"; one
+            that has bounds ("R@1_low", "R@1_high") has them behind it.
     """
     rows = [
         (direction, model, figures)
@@ -32,13 +35,13 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     order = list(dict.fromkeys(direction for direction, _, _ in rows))
     rows.sort(key=lambda row: order.index(row[0]))  # stable: frozen stays above adapted
     names = list(dict.fromkeys(name for _, _, figures in rows for name in figures))
+    names = [name for name in names if not name.endswith(BOUNDS)]
     if not any(figures.get("queries_without_relevant") for _, _, figures in rows):
         names = [name for name in names if name != "queries_without_relevant"]
 
     head = ["direction", "model", *(name.replace("_", " ") for name in names)]
     body = [
-        [direction, model, *(_cell(figures.get(name)) for name in names)]
-        for direction, model, figures in rows
+        [direction, model, *(_bounded(figures, name) for name in names)] for direction, model, figures in rows
     ]
     table = aligned_table(head, body)
     return f"{table}\n\n{TRANSDUCTIVE}" if metrics.get("trained_on_test_images") else table
@@ -108,6 +111,13 @@ def _aligned(cells: list[str], widths: list[int]) -> list[str]:
     """The cells of a line padded to the widths: words to the left, figures to the right."""
     left = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
     return left + [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
+
+
+def _bounded(figures: Mapping[str, float | int], name: str) -> str:
+    """A figure and, where it has a 95 % interval, its bounds."""
+    low, high = (figures.get(name + end) for end in BOUNDS)
+    bounds = "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
+    return _cell(figures.get(name)) + bounds
 
 
 def _cell(value: float | int | None) -> str:

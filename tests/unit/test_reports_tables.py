@@ -29,6 +29,14 @@ def test_table_puts_frozen_above_adapted_in_aligned_columns():
     ]
 
 
+def test_table_shows_a_figures_interval_behind_it():
+    metrics = {"adapted": {"a->b": {"R@1": 8.4, "queries": 250, "R@1_low": 5.04, "R@1_high": 12.0}}}
+    assert markdown_table(metrics).splitlines()[0::2] == [
+        "| direction | model   |               R@1 | queries |",
+        "| a->b      | adapted | 8.4 (5.0 to 12.0) |     250 |",
+    ]
+
+
 def test_table_shows_queries_without_relevant_when_there_are_any():
     row = {"R@1": 50.0, "queries_without_relevant": 3}
     assert "queries without relevant" in markdown_table({"adapted": {"a->b": row}})
