@@ -6,7 +6,17 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
-from cvgl_ray.catalog import cvact, cvusa, denseuav, folders, sues200, university1652, utm_names, vigor
+from cvgl_ray.catalog import (
+    cvact,
+    cvusa,
+    denseuav,
+    folders,
+    gta_uav,
+    sues200,
+    university1652,
+    utm_names,
+    vigor,
+)  # fmt: skip
 from cvgl_ray.catalog.table import Catalog, Labels, concat, repeated
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import exists, join
@@ -40,6 +50,8 @@ LAYOUTS = {
         for height in sues200.HEIGHTS
     },
     "denseuav": Layout(denseuav.scan, denseuav.labels),
+    "gta-same": Layout(partial(gta_uav.scan, area="same-area"), partial(gta_uav.labels, area="same-area")),
+    "gta-cross": Layout(partial(gta_uav.scan, area="cross-area"), partial(gta_uav.labels, area="cross-area")),
     "utm": Layout(utm_names.scan, lambda root, catalog: utm_names.labels(catalog)),
 }
 

@@ -87,11 +87,13 @@ class Catalog:
         return Catalog(rows)
 
     def located(self, coordinates: Mapping[str, tuple[float, float]]) -> "Catalog":
-        """The same images, those in `coordinates` (image id -> latitude, longitude) with these alone."""
+        """The same images, those in `coordinates` (image id -> latitude, longitude) with these instead."""
         where = [coordinates.get(image_id, (None, None)) for image_id in self.image_ids]
         rows = self.rows
         for number, name in enumerate(("latitude", "longitude")):
-            column = pa.array([each[number] for each in where], pa.float64())
+            column = pc.coalesce(
+                pa.chunked_array([[each[number] for each in where]], pa.float64()), rows[name]
+            )
             rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
         return Catalog(rows)
 

@@ -1,10 +1,12 @@
 """VIGOR's layout: same and cross area, positives and semi-positives, coordinates from names."""
 
 import pytest
+import torch
 from trees import coordinates, splits, touch
 
 from cvgl_ray.catalog import layouts, vigor
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.protocols import directions, evaluate_direction
 
 LATITUDE = {"Chicago": 41.8, "NewYork": 40.7, "SanFrancisco": 37.7, "Seattle": 47.6}
 
@@ -91,3 +93,22 @@ def test_corrected_labels_are_read_where_the_others_are_missing(root):
     (root / "splits__corrected" / "Chicago" / vigor.TEST).write_text("a b\n")
     with pytest.raises(InputError, match=r"line 1 has 2 words: give a panorama and four tiles"):
         scan(root, "vigor-same")
+
+
+def test_the_figures_that_the_paper_reports(root):
+    catalog, _ = scan(root, "vigor-same")
+    labels = layouts.load_labels("vigor-same", str(root), catalog)
+    (direction,) = directions(catalog, "street", "satellite")
+    gallery = torch.eye(len(direction.gallery))
+    tile = {name: row for row, name in enumerate(direction.gallery.image_ids)}
+    cities = [name.split("/")[0] for name in direction.queries.image_ids]
+    # Two queries find their tile, one its semi-positive and then its tile, one a tile of another city.
+    wanted = [[(cities[0], 1)], [(cities[1], 1)], [(cities[2], 4), (cities[2], 1)], [(cities[0], 0)]]
+    query = torch.zeros(4, len(gallery))
+    for row, found in enumerate(wanted):
+        for rank, (city, number) in enumerate(found):
+            query[row, tile[f"{city}/satellite/{tiles(city)[number]}"]] = 1 - rank / 2
+    metrics = evaluate_direction(direction, query, gallery, labels)
+    assert (metrics["R@1"], metrics["hit_rate"], metrics["queries"], metrics["gallery"]) == (50, 75, 4, 20)
+    assert metrics["R@5"] == 75
+    assert metrics["median_error_m"] < 500
