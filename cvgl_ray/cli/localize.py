@@ -130,4 +130,8 @@ def _among(
             where = ""
             if reference["latitude"] is not None:
                 where = f"  {reference['latitude']:.6f}, {reference['longitude']:.6f}"
-            click.echo(f"  {rank:2d}  {reference['similarity']:.3f}  {reference['image_id']}{where}")
+            pose = ""
+            if "pose" in reference:
+                heading, sure = reference["pose"]["heading_deg"], reference["confidence"]
+                pose = f"  heading {heading:3.0f}, confidence {sure:.2f}"
+            click.echo(f"  {rank:2d}  {reference['similarity']:.3f}  {reference['image_id']}{where}{pose}")

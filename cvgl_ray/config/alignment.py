@@ -20,5 +20,7 @@ class Alignment(Section):
     """into which queries are turned, evenly over the circle"""
     widths: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.7, 0.82, 1.0, 1.17, 1.4, 1.75, 2.0)
     """of the ground that a query shows, over a reference's"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the products of cells; auto: bfloat16 where this machine's processor has instructions for it"""
     candidates: Count = 32
     """references per query that are aligned by all their cells"""

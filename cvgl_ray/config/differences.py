@@ -60,6 +60,8 @@ def _made_by(config: Config, seeded: bool) -> dict[str, Any]:
     """What a bundle depends on; seeded: the seed of random weights too."""
     exclude: dict[str, Any] = {"backbone": _PLACES if seeded else _PLACES | {"seed"}}
     tree = config.model_dump(include={"backbone", "pretransform", *_LEARNING}, exclude=exclude)
-    views = config.model_dump(include={"dataset": {"query_view", "reference_view"}})
+    views = config.model_dump(
+        include={"dataset": {"query_view", "reference_view"}, "alignment": {"side", "headings", "widths"}}
+    )
     source = "a table" if config.features.table else "images"
     return {**views, "features": {"of": source}, **tree}

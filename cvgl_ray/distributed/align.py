@@ -5,19 +5,21 @@ A query is scored by itself, on one thread, so that neither the number of tasks 
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import ray
 import torch
 
+from cvgl_ray import config
 from cvgl_ray.alignment.aligner import Aligner, Score, Settings
 from cvgl_ray.alignment.learned import Learned, take_over
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior
-from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.answers import TRIES, answers
 from cvgl_ray.distributed.cells import CellStores
@@ -25,34 +27,61 @@ from cvgl_ray.distributed.resources import Need
 from cvgl_ray.features.cells import Cells
 
 PARTS_PER_CPU = 4  # so that no CPU waits long for the last one
+FEW = 50_000  # pairs times headings and widths that are done, in a second or two, before tasks had started
 NEED = Need("the alignment", 1, {"CPU": 1.0})
 
-Plain = tuple[np.ndarray, np.ndarray]  # maps and masks of cells as NumPy's arrays, which tasks share unread
+# Maps and masks of cells as NumPy's arrays, which tasks share unread; bfloat16, which it lacks, as int16.
+Plain = tuple[np.ndarray, np.ndarray]
 
 
-def cluster_score() -> Score:
-    """`score_pairs` by tasks of the cluster, wherever it has CPUs.
+def settings_of(section: config.Alignment) -> Settings:
+    """How pairs are searched, as configured."""
+    quick = section.precision == "bfloat16" or (section.precision == "auto" and _multiplies_bfloat16())
+    return Settings(candidates=section.candidates, dtype=torch.bfloat16 if quick else torch.float32)
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this machine's processor has instructions for it: then it is about twice as quick."""
+    try:
+        return bool({"avx512_bf16", "amx_bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    except OSError:
+        return False
+
+
+def cluster_score(dtype: torch.dtype) -> Score:
+    """`score_pairs` by tasks of the cluster, wherever it has CPUs; dtype: of the products.
 
     They take no CPU from Ray's account: in a training the workers hold them, and wait meanwhile.
     """
-    return _score
+    return partial(_score, dtype)
 
 
 def plain(cells: Cells) -> Plain:
     """Cells as arrays, for the object store."""
-    return cells.maps.numpy(), cells.masks.numpy()
+    maps = cells.maps.view(torch.int16) if cells.maps.dtype == torch.bfloat16 else cells.maps
+    return maps.numpy(), cells.masks.numpy()
 
 
 def cells_of(arrays: Plain) -> Cells:
     """Cells that look at arrays, which may be another process's too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of arrays that cannot be written, which nobody does
-        return Cells(*(torch.from_numpy(array) for array in arrays))
+        maps, masks = (torch.from_numpy(array) for array in arrays)
+    return Cells(maps.view(torch.bfloat16) if maps.dtype == torch.int16 else maps, masks)
 
 
 def _score(
-    query: Cells, references: Sequence[Cells], prior: PosePrior, candidates: np.ndarray | None
+    dtype: torch.dtype,
+    query: Cells,
+    references: Sequence[Cells],
+    prior: PosePrior,
+    candidates: np.ndarray | None,
 ) -> Found:
+    each = len(references[0]) if candidates is None else candidates.shape[1]
+    poses = int((prior.heading > -np.inf).sum() * (prior.width > -np.inf).sum())
+    if len(query) * each * poses < FEW:
+        with one_thread():
+            return score_pairs(query, references, prior, candidates, dtype=dtype)
     cpus = session.cluster_cpus()
     tried = [width > -np.inf for width in prior.width]  # the others are not looked at
     shared = ray.put(
@@ -63,6 +92,7 @@ def _score(
     calls = [
         partial(
             task.remote,
+            dtype,
             shared,
             plain(query.of(slice(first, first + size))),
             None if candidates is None else candidates[first : first + size],
@@ -74,12 +104,26 @@ def _score(
 
 
 def _score_some(
-    shared: tuple[list[Plain | None], PosePrior], query: Plain, candidates: np.ndarray | None
+    dtype: torch.dtype,
+    shared: tuple[list[Plain | None], PosePrior],
+    query: Plain,
+    candidates: np.ndarray | None,
 ) -> Found:
-    torch.set_num_threads(1)
     asked, (arrays, prior) = cells_of(query), shared
     references = [asked if one is None else cells_of(one) for one in arrays]
-    return score_pairs(asked, references, prior, candidates)
+    with one_thread():
+        return score_pairs(asked, references, prior, candidates, dtype=dtype)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Scores are rounded alike wherever they are made; and tasks share a node's cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass
@@ -97,7 +141,7 @@ class Alignment:
     def aligner(self) -> Aligner:
         """As the last round left it."""
         query, *references = (cells_of(arrays) for arrays in ray.get(self.cells))
-        aligner = Aligner(query, references, self.settings, cluster_score())
+        aligner = Aligner(query, references, self.settings, cluster_score(self.settings.dtype))
         if self.state is not None:
             take_over(aligner, self.state)
         return aligner
@@ -121,9 +165,12 @@ class AlignedData:
 
 
 def share_cells(
-    data: AlignedData, query_ids: Sequence[str], reference_ids: Sequence[str], config: Config
+    data: AlignedData,
+    query_ids: Sequence[str],
+    reference_ids: Sequence[str],
+    section: config.Alignment,
 ) -> Alignment:
     """Put the cells of a training's images into the object store, in the order of its rows."""
     query, references = data.load(query_ids, reference_ids)
     cells = ray.put([plain(query), *(plain(part) for part in references)])
-    return Alignment(cells, Settings(candidates=config.alignment.candidates))
+    return Alignment(cells, settings_of(section))

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
-from cvgl_ray.alignment.aligner import Aligner, Settings
+from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.learned import take_over
 from cvgl_ray.alignment.matching import together
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.align import AlignedData, cluster_score
+from cvgl_ray.distributed.align import AlignedData, cluster_score, settings_of
 from cvgl_ray.distributed.cells import bytes_needed
 from cvgl_ray.distributed.data import Data
 from cvgl_ray.em.adapters import embed
@@ -70,8 +70,8 @@ def aligned_scores(
         embed(bundle.adapter, select(data.extraction.tables[view], names).features, role)
         for view, names, role in zip(cells.views, ids, (QUERY, REFERENCE), strict=True)
     )
-    settings = Settings(candidates=config.alignment.candidates)
-    aligner = Aligner(*cells.load(ids[0], ids[1]), settings, cluster_score())
+    settings = settings_of(config.alignment)
+    aligner = Aligner(*cells.load(ids[0], ids[1]), settings, cluster_score(settings.dtype))
     take_over(aligner, bundle.alignment.learned)
     cosines = torch.from_numpy(query) @ torch.from_numpy(reference).T
     return together(aligner, cosines, config.retrieval.neighbours, keep=True)

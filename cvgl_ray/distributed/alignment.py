@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cvgl_ray.alignment.aligner import Aligner, Settings
+from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.choice import Choice, choose
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransforms
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.align import AlignedData, cluster_score
+from cvgl_ray.distributed.align import AlignedData, cluster_score, settings_of
 from cvgl_ray.distributed.cells import bytes_needed, extract_cells
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import fingerprint
@@ -73,9 +73,7 @@ def align_data_set(
     known = Path(config.features.cache or output / "features")
     stores, directions = extract_cells(catalog, config, cells_root(config, output), address, known=known)
     data = AlignedData(stores, views, directions)
-    usable = [
-        [name for name in ids if name in stores.has(view)] for view, ids in zip(views, images, strict=True)
-    ]
+    usable = [_by_content(data, view, ids) for view, ids in zip(views, images, strict=True)]
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
         chosen = _chosen(config, data, usable, output, address)
@@ -93,6 +91,12 @@ def cells_for(
     directions = bundle.alignment.directions
     stores, _ = extract_cells(catalog, config, root, address, directions=directions, known=known)
     return AlignedData(stores, (config.dataset.query_view, config.dataset.reference_view), directions)
+
+
+def _by_content(data: AlignedData, view: str, image_ids: Sequence[str]) -> list[str]:
+    """The images that have cells, in an order that does not depend on their names."""
+    digests, usable = data.stores.digests[view], data.stores.has(view)
+    return sorted((name for name in image_ids if name in usable), key=lambda name: digests[name])
 
 
 def pretransforms_of(choice: Choice, asked: Pretransforms) -> Pretransforms:
@@ -125,7 +129,8 @@ def _chosen(
     else:
         session.connect(address)
         query, references = data.load(images[0], images[1])
-        aligner = Aligner(query, references, Settings(), cluster_score())
+        settings = settings_of(config.alignment)
+        aligner = Aligner(query, references, settings, cluster_score(settings.dtype))
         aligner.find_poses()
         choice = choose(aligner.prior, np.array(config.alignment.widths))
         write_json(path, {"key": key, "choice": choice.__dict__, "forwards": choice.forwards})

@@ -14,6 +14,7 @@ from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Config
 from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed.extract import extract, stored
+from cvgl_ray.distributed.localize_aligned import align_candidates, closest
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_backbone, check_recipes
@@ -43,7 +44,9 @@ def localize(
 
     Returns per query {"query", "references": [{"image_id", "uri", "similarity", "latitude", "longitude"}]},
     coordinates None where unknown; the similarity is the configured score (by CSLS a cosine less the
-    reference's hubness). Raises InputError for an unusable query or gallery.
+    reference's hubness). Of a bundle that has learned to align, each reference has a "confidence" and a
+    "pose" too (see localize_aligned), and vector and alignment together order them. Raises InputError for an
+    unusable query or gallery.
     """
     bundle = load_bundle(bundle_folder)
     config = load_on_bundle(bundle.config, bundle_folder, overrides=overrides)
@@ -58,21 +61,33 @@ def localize(
         _check_top(top, len(images))
         asked, found = _searchable(catalog, images, config, bundle, model, bundle_folder, address)
         everything = images.rows.to_pylist()
-        rows, side = [everything[row] for row in found.rows], found.side
+        rows, side, usable = [everything[row] for row in found.rows], found.side, np.array(found.rows)
     # The gallery's side is known: a row in its place is enough.
     asked_side = model.sides(asked.features, np.zeros((1, asked.dimension), np.float32))[0]
-    indices, similarities = top_k(asked_side, side, min(top, len(rows)))
+    aligned = None if config.features.table or config.alignment.use == "no" else bundle.alignment
+    count = top if aligned is None else closest(len(rows), top, config.alignment)
+    indices, similarities = (part.numpy() for part in top_k(asked_side, side, count))
+    if aligned is None:
+        answers = [
+            [{"row": row, "similarity": score} for row, score in zip(best, scores, strict=True)]
+            for best, scores in zip(indices.tolist(), similarities.tolist(), strict=True)
+        ]
+    else:
+        cache, images = _cache(config, bundle_folder), Catalog(images.rows.take(usable))
+        answers = align_candidates(catalog, images, indices, similarities, aligned, config, cache, address)
     return [
-        {
-            "query": name,
-            "references": [
-                {key: rows[row].get(key) for key in ("image_id", "uri", "latitude", "longitude")}
-                | {"similarity": similarity}
-                for row, similarity in zip(best, scores, strict=True)
-            ],
-        }
-        for name, best, scores in zip(names, indices.tolist(), similarities.tolist(), strict=True)
+        {"query": name, "references": [_described(rows[one.pop("row")], one) for one in answer[:top]]}
+        for name, answer in zip(names, answers, strict=True)
     ]
+
+
+def _described(row: Row, found: dict[str, Any]) -> dict[str, Any]:
+    return {key: row.get(key) for key in ("image_id", "uri", "latitude", "longitude")} | found
+
+
+def _cache(config: Config, folder: Path) -> Path:
+    """Where features are kept: as configured, or beside the bundle."""
+    return Path(config.features.cache or folder.parent / "features")
 
 
 def _searchable(
@@ -85,7 +100,7 @@ def _searchable(
     address: str,
 ) -> tuple[FeatureTable, Gallery]:
     """The queries' features, and the gallery's side of the scores: as it was kept, or made and kept."""
-    cache = Path(config.features.cache or folder.parent / "features")
+    cache = _cache(config, folder)
     kept = cache.with_name("galleries")
     described = [(folder / "config.json").read_text(), config.retrieval.model_dump(mode="json")]
 

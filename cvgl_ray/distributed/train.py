@@ -106,7 +106,11 @@ def train(
             config.run.workers,
         )
         logs, staging = folder.path / "tensorboard", checkpoints / "staging"
-        alignment = None if cells is None else share_cells(cells, data.query_ids, data.reference_ids, config)
+        alignment = (
+            None
+            if cells is None
+            else share_cells(cells, data.query_ids, data.reference_ids, config.alignment)
+        )
         fit_on_workers(
             data,
             config,

@@ -10,7 +10,8 @@ from cvgl_ray.alignment.aligner import Aligner, Settings
 from cvgl_ray.alignment.cell_adapter import adapted, halved
 from cvgl_ray.alignment.choice import choose
 from cvgl_ray.alignment.combine import combined, mutual
-from cvgl_ray.alignment.matching import alignment_matcher
+from cvgl_ray.alignment.learned import learned_of, pairs_of, take_over
+from cvgl_ray.alignment.matching import alignment_matcher, together
 from cvgl_ray.config import load_config
 from cvgl_ray.em.rounds import run_rounds, start
 from cvgl_ray.features.cell_projection import projected, projection
@@ -116,3 +117,19 @@ def test_adapted_and_halved_cells_are_of_unit_length_where_they_are_valid():
     half = halved(cells)
     assert half.masks[0, 1, :, 0].tolist() == [False, True, True, True]
     torch.testing.assert_close(half.maps.norm(dim=2), half.masks.float().expand(PLACES, -1, -1, -1))
+
+
+def test_what_was_learned_goes_on_in_another_aligner():
+    aligner = Aligner(*scene(noise=0.8), Settings(candidates=6))
+    cosines = torch.eye(PLACES)
+    together(aligner, cosines, 5)
+    aligner.learn(*mutual(csls(aligner.align(), 5)))
+    other = Aligner(*scene(noise=0.8), Settings(candidates=6))
+    take_over(other, learned_of(aligner))
+    assert learned_of(other).keys() == learned_of(aligner).keys()
+    torch.testing.assert_close(
+        together(other, cosines, 5, keep=True), together(aligner, cosines, 5, keep=True), rtol=0, atol=0
+    )
+    queries, references, poses = pairs_of(learned_of(other))
+    assert (queries == references).mean() > 0.9
+    assert (poses.heading == 1).mean() > 0.9

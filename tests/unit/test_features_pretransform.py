@@ -53,6 +53,15 @@ def test_eight_orientations_hold_the_four_in_order():
     assert all(torch.equal(a, b) for a, b in zip(eight[::2], orient(images, Pretransform(4)), strict=True))
 
 
+def test_a_heading_turns_first():
+    images = pictures(1, 3, 6, 6)
+    four = list(orient(images, Pretransform(4)))
+    turned = list(orient(images, Pretransform(2, heading=270.0)))
+    assert [torch.equal(turned[0], four[3]), torch.equal(turned[1], four[0])] == [True, True]
+    [slanted] = orient(images, Pretransform(1, heading=45.0))
+    assert torch.equal(slanted, list(orient(images, Pretransform(8)))[1])
+
+
 def test_eight_orientations_turn_all_the_same_way():
     side = 64
     axis = (torch.arange(side) - (side - 1) / 2) / (side / 2)
