@@ -9,6 +9,7 @@ from torch import Tensor
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.hit_rate import among
+from cvgl_ray.evaluation.metres import SDM_DEPTHS, retrieval_metres
 from cvgl_ray.evaluation.metrics import Metrics, geodesic_error_m, query_results, summarize
 from cvgl_ray.evaluation.relevance import coordinates, judged
 from cvgl_ray.search.ranks import Relevant
@@ -98,8 +99,7 @@ def evaluate_direction(
 
     Returns:
         what `metrics.summarize` gives, and where every image of both sides has coordinates (the catalog's, or
-        the labels' true positions) also "median_error_m", the median distance of all queries to their best
-        reference.
+        the labels' true positions) also what `metres.retrieval_metres` gives, of all queries.
 
     Raises:
         InputError: an image has no label, or as `metrics.retrieval_metrics`.
@@ -113,6 +113,6 @@ def evaluate_direction(
     truth = coordinates(direction.queries, labels)
     where = coordinates(direction.gallery, labels)
     if np.isfinite(truth).all() and np.isfinite(where).all():
-        best = top_k(query, gallery, 1)[0][:, 0].numpy()
-        metrics["median_error_m"] = float(np.median(geodesic_error_m(*where[:, best], *truth)))
+        best = top_k(query, gallery, min(max(SDM_DEPTHS), len(gallery)))[0].numpy()
+        metrics |= retrieval_metres(geodesic_error_m(*where[:, best], *truth[:, :, None]))
     return metrics

@@ -108,6 +108,9 @@ def test_evaluate_direction_gives_metres_where_all_coordinates_are_known():
     metrics = evaluate_direction(direction, query, gallery, Labels.from_places(LABELS))
     miss = geodesic_error_m(48.0, 7.3, 48.0, 7.1)
     assert metrics["median_error_m"] == pytest.approx(miss / 2)  # the median of 0 and the miss
+    assert metrics["Dis@1_m"] == pytest.approx(miss / 2)
+    assert metrics["L@5m"] == metrics["L@100m"] == 50
+    assert metrics["SDM@1"] == pytest.approx(50)
 
 
 def test_pairs_say_what_is_right_and_true_positions_go_before_the_catalogs():
