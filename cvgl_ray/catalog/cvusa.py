@@ -10,7 +10,8 @@ columns are tile, panorama and (not read here) the panorama's segmentation. The 
 others than above: they are taken as the lists have them. Both sides of val-19zl.csv are asked and searched.
 
 From the code that reads it: Skyy93/Sample4Geo (`sample4geo/dataset/cvusa.py`) for the lists and their
-columns; loaders of others for the folders' names. Not verified on the data itself, which was not at hand.
+columns; the folders' names and the counts (35,532 pairs train, 8,884 test) from the notes of others who had
+the data (CoR-Geo). Not verified on the data itself, which was not at hand.
 Coordinates (`split_locations/`) are not read.
 """
 

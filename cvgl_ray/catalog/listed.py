@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def listed_images(root: str, view: str, splits: Mapping[str, str]) -> Catalog:
-    """The images that a list names and that are there, sorted by path: their order tells no pair.
+    """The images that a list names and that are there, sorted by path, whatever the order of the list.
 
     Args:
         root: the data set's folder; an image's id is its path relative to it.

@@ -10,7 +10,7 @@ from cvgl_ray.search.topk import top_k
 def hits(query: Tensor, gallery: Tensor, relevant: Relevant, near: Relevant) -> np.ndarray:
     """[Q] bool: a right reference ranks first, those that are near passed over, as VIGOR's evaluation counts.
 
-    Ties are pessimistic. (VIGOR's paper words it otherwise: a near reference that ranks first would do.)
+    A near reference that ranks first is thus no hit by itself. Ties are pessimistic.
     """
     depth = int(relevant.number.max(initial=0) + near.number.max(initial=0)) + 1
     columns, scores = (side.numpy() for side in top_k(query, gallery, min(depth, len(gallery))))
