@@ -13,8 +13,8 @@ The data is given on request, see https://github.com/Liumouliu/OriCNN. The image
 From the code that reads it: Liumouliu/OriCNN (`input_data_ACT.py`, `input_data_ACT_test.py`) and
 Skyy93/Sample4Geo (`sample4geo/dataset/cvact.py`); the counts from the notes of others who had the data
 (CoR-Geo), by which one training pair of 35,532 is missing. Not verified on the data itself, which was not at
-hand; no published list as CSV was found. A panorama's tile is its one right reference, as in Sample4Geo; OriCNN counts
-every tile within 5 m as right on the test set. `utm` is not read: its zone is written nowhere.
+hand; no published list as CSV was found. A panorama's tile is its one right reference, as in Sample4Geo;
+OriCNN counts every tile within 5 m as right on the test set. `utm` is not read: its zone is not told.
 """
 
 import io

@@ -3,16 +3,16 @@
     root/splits/train-19zl.csv      lines: bingmap/19/0000001.jpg,streetview/panos/0000001.jpg,...
     root/splits/val-19zl.csv        likewise
     root/bingmap/19/*.jpg           satellite tiles of zoom 19
-    root/streetview/panos/*.jpg     panoramas, north in the middle
+    root/streetview/panos/*.jpg     panoramas
 
 The data is given on request at https://mvrl.cse.wustl.edu/datasets/cvusa. The lists have no header; their
-columns are tile, panorama and (not read here) the panorama's segmentation. The paths may be
-others than above: they are taken as the lists have them. Both sides of val-19zl.csv are asked and searched.
+columns are tile, panorama and (not read here) the panorama's segmentation. Their paths may be others than
+above: they are taken as they stand. Both sides of val-19zl.csv are asked and searched.
 
 From the code that reads it: Skyy93/Sample4Geo (`sample4geo/dataset/cvusa.py`) for the lists and their
 columns; the folders' names and the counts (35,532 pairs train, 8,884 test) from the notes of others who had
-the data (CoR-Geo). Not verified on the data itself, which was not at hand.
-Coordinates (`split_locations/`) are not read.
+the data (CoR-Geo). Not verified on the data itself, which was not at hand. Coordinates (`split_locations/`)
+are not read.
 """
 
 from posixpath import basename, splitext

@@ -87,6 +87,15 @@ def test_tiles_alone_have_coordinates_and_panoramas_have_theirs_among_the_labels
     assert (row["latitude"], row["longitude"]) == (47.6, -87.5001)
 
 
+def test_distractors_join_the_gallery_and_the_pairs_stay(root, tmp_path_factory):
+    more = touch(tmp_path_factory.mktemp("more"), "far.png")
+    catalog = layouts.scan("vigor-cross", str(root), "street", "satellite", [more])
+    assert len(catalog.select(view="satellite", split="gallery")) == 11
+    labels = layouts.load_labels("vigor-cross", str(root), catalog)
+    assert labels.relevance.pairs.num_rows == 8 * 4
+    assert labels.place_ids([".distractors/0/far.png"]).tolist() == [""]
+
+
 def test_corrected_labels_are_read_where_the_others_are_missing(root):
     (root / "splits").rename(root / "splits__corrected")
     assert len(scan(root, "vigor-same")[0]) == 28
