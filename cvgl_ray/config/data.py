@@ -18,7 +18,7 @@ class Dataset(Section):
 
     layout: Layout = "auto"
     """how the folders are read; auto: as two folders of images, or as University-1652, whichever is there;
-    any other: as that data set is published, see cvgl_ray/catalog/<its name>.py"""
+    any other: as that data set is published, which its module in cvgl_ray/catalog describes"""
     root: str = ""
     """local path, or a URI that pyarrow.fs opens; may be empty where features.table is given"""
     query_view: str = "drone"
