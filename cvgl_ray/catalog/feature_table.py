@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cvgl_ray.catalog.folders import check_views
-from cvgl_ray.catalog.table import LABEL_SCHEMA, SCHEMA, SPLITS, Catalog, Labels, repeated
+from cvgl_ray.catalog.table import LABEL_SCHEMA, SCHEMA, Catalog, Labels, repeated
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.parquet import strings, tables_below
 
@@ -24,7 +24,7 @@ def scan_table(path: str, query_view: str, reference_view: str) -> Catalog:
         columns = {name: strings(rows, name, file) for name in ("image_id", "view")}
         columns["uri"] = pa.array([""] * len(rows), pa.string())
         split = strings(rows, "split", file) if "split" in rows.column_names else None
-        columns["split"] = split if split is not None else pa.array([SPLITS[0]] * len(rows), pa.string())
+        columns["split"] = split if split is not None else pa.array(["train"] * len(rows), pa.string())
         for name in ("latitude", "longitude"):
             columns[name] = _degrees(rows, name, file)
         found.append(pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA))

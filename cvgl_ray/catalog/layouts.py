@@ -1,11 +1,22 @@
 """The layouts by name: `scan` finds a data set's images, `load_labels` its labels."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import pyarrow.compute as pc
 
-from cvgl_ray.catalog import folders, university1652
+from cvgl_ray.catalog import (
+    cvact,
+    cvusa,
+    denseuav,
+    folders,
+    gta_uav,
+    sues200,
+    university1652,
+    utm_names,
+    vigor,
+)  # fmt: skip
 from cvgl_ray.catalog.table import Catalog, Labels, concat, repeated
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import exists, join
@@ -26,6 +37,22 @@ class Layout(NamedTuple):
 LAYOUTS = {
     "university1652": Layout(university1652.scan, lambda root, catalog: university1652.labels(catalog)),
     "folders": Layout(folders.scan, folders.labels),
+    "cvusa": Layout(cvusa.scan, cvusa.labels),
+    "cvact": Layout(cvact.scan, lambda root, catalog: cvact.labels(catalog)),
+    "cvact-test": Layout(partial(cvact.scan, tested="test"), lambda root, catalog: cvact.labels(catalog)),
+    "vigor-same": Layout(partial(vigor.scan, same_area=True), partial(vigor.labels, same_area=True)),
+    "vigor-cross": Layout(partial(vigor.scan, same_area=False), partial(vigor.labels, same_area=False)),
+    "sues200": Layout(sues200.scan, lambda root, catalog: sues200.labels(catalog)),
+    **{
+        f"sues200-{height}": Layout(
+            partial(sues200.scan, heights=(height,)), lambda root, catalog: sues200.labels(catalog)
+        )
+        for height in sues200.HEIGHTS
+    },
+    "denseuav": Layout(denseuav.scan, denseuav.labels),
+    "gta-same": Layout(partial(gta_uav.scan, area="same-area"), partial(gta_uav.labels, area="same-area")),
+    "gta-cross": Layout(partial(gta_uav.scan, area="cross-area"), partial(gta_uav.labels, area="cross-area")),
+    "utm": Layout(utm_names.scan, lambda root, catalog: utm_names.labels(catalog)),
 }
 
 
@@ -73,7 +100,7 @@ def load_labels(layout: str, root: str, catalog: Catalog) -> Labels | None:
         return None
     places = dict(zip(known.rows["image_id"].to_pylist(), known.rows["place_id"].to_pylist(), strict=True))
     nowhere = catalog.rows.filter(distractor)["image_id"].to_pylist()
-    return Labels.from_places(places | dict.fromkeys(nowhere, ""))
+    return Labels.from_places(places | dict.fromkeys(nowhere, ""), known.relevance)
 
 
 def _layout(name: str, root: str) -> Layout:

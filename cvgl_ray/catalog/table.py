@@ -10,10 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cvgl_ray.catalog.relevance import Relevance
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import resolve
 
-SPLITS = ("train", "query", "gallery")
+# What an image of each split serves as. "test": a published pair, each side of which is asked and searched;
+# "map": a reference that training sees too, as it sees the rest of the map.
+SPLITS = {
+    "train": ("train",),
+    "query": ("query",),
+    "gallery": ("gallery",),
+    "test": ("query", "gallery"),
+    "map": ("train", "gallery"),
+}
 
 SCHEMA = pa.schema(
     [
@@ -65,12 +74,27 @@ class Catalog:
         return self.rows["uri"].to_pylist()
 
     def select(self, *, view: str | None = None, split: str | None = None) -> "Catalog":
-        """The rows of a view and of a split (None: of all), in the same order; possibly none."""
+        """The rows of a view that serve as a split (None: all), in the same order; possibly none.
+
+        split: "train", "query" or "gallery"; images of "test" and "map" serve as two of them.
+        """
         rows = self.rows
         if view is not None:
             rows = rows.filter(pc.equal(rows["view"], view))
         if split is not None:
-            rows = rows.filter(pc.equal(rows["split"], split))
+            serving = [name for name, serves in SPLITS.items() if split in serves]
+            rows = rows.filter(pc.is_in(rows["split"], value_set=pa.array(serving, pa.string())))
+        return Catalog(rows)
+
+    def located(self, coordinates: Mapping[str, tuple[float, float]]) -> "Catalog":
+        """The same images, those in `coordinates` (image id -> latitude, longitude) with these instead."""
+        where = [coordinates.get(image_id, (None, None)) for image_id in self.image_ids]
+        rows = self.rows
+        for number, name in enumerate(("latitude", "longitude")):
+            column = pc.coalesce(
+                pa.chunked_array([[each[number] for each in where]], pa.float64()), rows[name]
+            )
+            rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
         return Catalog(rows)
 
     @classmethod
@@ -93,10 +117,12 @@ class Labels:
     """The place of each image, with LABEL_SCHEMA's columns, read by evaluation alone.
 
     The empty place "" says that an image (a distractor) is known to show no place: no query looks for it.
-    Raises InputError on construction for an image labelled twice and for a null id or place.
+    `relevance`, where a data set gives one, says what places do not. Raises InputError on construction for an
+    image labelled twice and for a null id or place.
     """
 
     rows: pa.Table
+    relevance: Relevance | None = None
 
     def __post_init__(self) -> None:
         assert self.rows.schema.equals(LABEL_SCHEMA), f"labels have {LABEL_SCHEMA}, not {self.rows.schema}"
@@ -129,13 +155,14 @@ class Labels:
         return np.array(self.rows["place_id"].take(found).to_pylist(), dtype=np.str_)
 
     @classmethod
-    def from_places(cls, places: Mapping[str, str]) -> Self:
+    def from_places(cls, places: Mapping[str, str], relevance: Relevance | None = None) -> Self:
         """Labels of a dictionary from image id to place id."""
         columns = [pa.array(list(places), pa.string()), pa.array(list(places.values()), pa.string())]
-        return cls(pa.Table.from_arrays(columns, schema=LABEL_SCHEMA))
+        return cls(pa.Table.from_arrays(columns, schema=LABEL_SCHEMA), relevance)
 
     def write(self, path: str) -> None:
         """Write the rows as one Parquet file (a local path in an existing folder, or a URI)."""
+        assert self.relevance is None, "one table holds places alone"
         _write(self.rows, path)
 
     @classmethod
@@ -171,7 +198,7 @@ def _check_fields(rows: pa.Table) -> None:
         raise InputError(
             f"{stray!r} is not an image id, which is a path below the data set's root without '..': rename it"
         )
-    unknown = rows.filter(pc.invert(pc.is_in(rows["split"], value_set=pa.array(SPLITS))))
+    unknown = rows.filter(pc.invert(pc.is_in(rows["split"], value_set=pa.array(list(SPLITS)))))
     if unknown.num_rows:
         image_id, split = unknown["image_id"][0].as_py(), unknown["split"][0].as_py()
         raise InputError(f"the image {image_id!r} is of split {split!r}: give it one of {', '.join(SPLITS)}")

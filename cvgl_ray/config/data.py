@@ -6,12 +6,19 @@ from pydantic import Field, model_validator
 
 from cvgl_ray.config.section import Count, CountOrZero, Section
 
+Layout = Literal[
+    "auto", "university1652", "folders", "cvusa", "cvact", "cvact-test", "vigor-same", "vigor-cross",
+    "sues200", "sues200-150", "sues200-200", "sues200-250", "sues200-300", "denseuav", "gta-same",
+    "gta-cross", "utm",
+]  # fmt: skip
+
 
 class Dataset(Section):
     """Which images: a folder layout and its root."""
 
-    layout: Literal["auto", "university1652", "folders"] = "auto"
-    """how the folders are read; auto: as two folders of images, or as University-1652, whichever is there"""
+    layout: Layout = "auto"
+    """how the folders are read; auto: as two folders of images, or as University-1652, whichever is there;
+    any other: as that data set is published, which its module in cvgl_ray/catalog describes"""
     root: str = ""
     """local path, or a URI that pyarrow.fs opens; may be empty where features.table is given"""
     query_view: str = "drone"

@@ -12,6 +12,7 @@ from cvgl_ray.evaluation.truth import Truth
 
 WITHIN_M = (5, 10, 25, 50, 100)
 RIGHT_M = 25.0  # a place within this distance counts as right where confidence is judged
+SDM_DEPTHS = (1, 3, 5)
 SDM_SCALE_PER_M = 5e3 / 111_195  # DenseUAV's 5e3 per degree of latitude: e^-1 at 22 m
 
 
@@ -72,6 +73,22 @@ def localization_metrics(
         covers = 100 * float(np.mean(distance[hit] <= expected))
         metrics["error_m"] = {"median": float(np.median(expected)), "covers": covers}
     return metrics
+
+
+def retrieval_metres(distances_m: np.ndarray) -> dict[str, float]:
+    """The figures in metres of a retrieval among references whose places are known.
+
+    distances_m: [Q, K] of the K best references of each query, best first.
+
+    Returns: "median_error_m" and "Dis@1_m", the median and the mean distance of the best reference; "L@5m"
+    and so on, the percentage of queries whose best reference lies within; "SDM@1", "SDM@3" and "SDM@5" as far
+    as K goes, in percent, with SDM_SCALE_PER_M.
+    """
+    best = distances_m[:, 0]
+    figures = {"median_error_m": float(np.median(best)), "Dis@1_m": float(np.mean(best))}
+    figures |= {f"L@{limit}m": 100 * float(np.mean(best <= limit)) for limit in WITHIN_M}
+    depths = [k for k in SDM_DEPTHS if k <= distances_m.shape[1]]
+    return figures | {f"SDM@{k}": sdm(distances_m[:, :k]) for k in depths}
 
 
 def distance_m(

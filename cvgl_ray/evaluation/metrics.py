@@ -7,7 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.search.ranks import MEMORY_BYTES, relevant_ranks
+from cvgl_ray.evaluation.bootstrap import intervals
+from cvgl_ray.evaluation.hit_rate import hits
+from cvgl_ray.search.ranks import MEMORY_BYTES, Relevant, of_places, relevant_ranks
 from cvgl_ray.search.topk import check_k
 
 DEFAULT_KS = (1, 5, 10)
@@ -23,6 +25,8 @@ class QueryResults:
     first_rank: np.ndarray  # [Q] int64, 0-based rank of the best relevant reference; -1: the query has none
     ap: np.ndarray  # [Q] float64 in 0..1, University-1652's convention; 0 where the query has no relevant one
     ap_standard: np.ndarray  # [Q] float64 in 0..1, the usual convention; 0 likewise
+    spot: np.ndarray  # [Q] int64, the first relevant reference: queries of one spot have one; -1 without any
+    hit: np.ndarray | None = None  # [Q] bool, see `hit_rate.hits`
 
 
 def retrieval_metrics(
@@ -50,24 +54,33 @@ def retrieval_metrics(
     """
     for k in ks or ():  # before the work, not after it
         check_k(k, len(gallery))
-    results = query_results(query, gallery, query_places, gallery_places, memory=memory)
+    assert len(gallery) == len(gallery_places)
+    results = query_results(query, gallery, of_places(query_places, gallery_places), memory=memory)
     return summarize(results, len(gallery), ks=ks)
 
 
 def query_results(
     query: Tensor,
     gallery: Tensor,
-    query_places: np.ndarray,
-    gallery_places: np.ndarray,
+    relevant: Relevant,
+    near: Relevant | None = None,
     *,
     memory: int = MEMORY_BYTES,
 ) -> QueryResults:
-    """What `summarize` needs of every query; arguments and errors as in `retrieval_metrics`."""
-    chunks = relevant_ranks(query, gallery, query_places, gallery_places, memory=memory)
+    """What `summarize` needs of every query; arguments and errors as in `retrieval_metrics`.
+
+    relevant: the right references; near: those that are wrong, and that the hit rate passes over.
+    """
+    chunks = relevant_ranks(query, gallery, relevant, memory=memory)
     parts = [(_first_rank(ranks, n), *average_precision(ranks, n)) for ranks, n in chunks]
     if not parts:
-        return QueryResults(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
-    return QueryResults(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return QueryResults(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+    spot = np.full(len(query), -1)
+    found = relevant.number > 0
+    spot[found] = relevant.rows[relevant.first[found]]
+    hit = None if near is None else hits(query, gallery, relevant, near)
+    first_rank, ap, ap_standard = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return QueryResults(first_rank, ap, ap_standard, spot, hit)
 
 
 def summarize(results: QueryResults, gallery: int, *, ks: Sequence[int] | None = None) -> Metrics:
@@ -81,7 +94,9 @@ def summarize(results: QueryResults, gallery: int, *, ks: Sequence[int] | None =
     Returns:
         "R@k", "R@1%" (k is a hundredth of the gallery rounded as Python rounds, at least 1: a true 1 %, where
         some published code takes rank 10), "AP" (University-1652's), "AP_standard", all in percent; "queries"
-        (all of them), "gallery", and "queries_without_relevant", which the means leave out.
+        (all of them), "gallery", and "queries_without_relevant", which the means leave out. "hit_rate" in
+        percent where the results have `hit`. "R@k_low" and "R@k_high" are the bounds of the 95 % interval of
+        each recall and of the hit rate, over the spots that the queries show (see `bootstrap.intervals`).
 
     Raises:
         InputError: a k is larger than the gallery, or no query has a relevant reference.
@@ -98,13 +113,18 @@ def summarize(results: QueryResults, gallery: int, *, ks: Sequence[int] | None =
         )
     first = results.first_rank[has]
     one_percent = max(1, round(gallery * 0.01))
-    metrics: Metrics = {f"R@{k}": 100 * float(np.mean(first < k)) for k in ks}
-    metrics["R@1%"] = 100 * float(np.mean(first < one_percent))
+    shares = {f"R@{k}": first < k for k in ks} | {"R@1%": first < one_percent}
+    if results.hit is not None:
+        shares["hit_rate"] = results.hit[has]
+    metrics: Metrics = {name: 100 * float(np.mean(share)) for name, share in shares.items()}
     metrics["AP"] = 100 * float(np.mean(results.ap[has]))
     metrics["AP_standard"] = 100 * float(np.mean(results.ap_standard[has]))
     metrics["queries"] = len(has)
     metrics["gallery"] = gallery
     metrics["queries_without_relevant"] = int(np.sum(~has))
+    bounds = 100 * intervals(np.stack(list(shares.values()), axis=1), results.spot[has])
+    for name, (low, high) in zip(shares, bounds.T.tolist(), strict=True):
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = low, high
     return metrics
 
 

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from cvgl_ray.catalog.table import Catalog, Labels, concat
+from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.errors import InputError
-from cvgl_ray.evaluation.metrics import Metrics, geodesic_error_m, retrieval_metrics
-from cvgl_ray.search.topk import top_k
+from cvgl_ray.evaluation.hit_rate import among
+from cvgl_ray.evaluation.metres import SDM_DEPTHS, retrieval_metres
+from cvgl_ray.evaluation.metrics import Metrics, geodesic_error_m, query_results, summarize
+from cvgl_ray.evaluation.relevance import coordinates, judged
+from cvgl_ray.search.ranks import Relevant
+from cvgl_ray.search.topk import check_k, top_k
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,7 @@ def directions(catalog: Catalog, query_view: str, reference_view: str) -> list[D
     found = []
     for asked, searched in ((query_view, reference_view), (reference_view, query_view)):
         queries = catalog.select(view=asked, split="query" if held_out else "train")
-        gallery = catalog.select(view=searched, split="gallery")
-        if not held_out:
-            gallery = concat([catalog.select(view=searched, split="train"), gallery])
+        gallery = catalog.select(view=searched, split="gallery" if held_out else None)
         if len(queries) and len(gallery):
             found.append(Direction(f"{asked}->{searched}", queries, gallery))
     if not found:
@@ -69,10 +71,8 @@ def examples(
     """
     shown = np.unique(np.linspace(0, len(query) - 1, count).astype(int))
     best = top_k(query[shown], gallery, min(depth, len(gallery)))[0].numpy()
-    right = (
-        labels.place_ids(direction.gallery.image_ids)[best]
-        == (labels.place_ids(direction.queries.image_ids)[shown, None])
-    )
+    rows, first, number = judged(direction.queries, direction.gallery, labels).right
+    right = among(best, Relevant(rows, first[shown], number[shown]))
     asked, answers = direction.queries.uris, direction.gallery.uris
     return [
         Retrieved(asked[row], [answers[column] for column in columns], hits)
@@ -94,29 +94,25 @@ def evaluate_direction(
         direction: who is asked and who is searched.
         query, gallery: [Q, D] and [G, D] float32, L2-normalised, on the CPU; row i embeds image i of the
             direction's catalog.
-        labels: the place of every image; a reference of the same, non-empty place is relevant.
+        labels: what is right for a query: a reference of the same, non-empty place, or one of its pairs.
         ks: the k of each R@k; None means those of 1, 5 and 10 that the gallery has room for.
 
     Returns:
-        what `metrics.summarize` gives, and where every image of both sides has coordinates also
-        "median_error_m", the median distance of all queries to their best reference.
+        what `metrics.summarize` gives, and where every image of both sides has coordinates (the catalog's, or
+        the labels' true positions) also what `metres.retrieval_metres` gives, of all queries.
 
     Raises:
         InputError: an image has no label, or as `metrics.retrieval_metrics`.
     """
     assert len(query) == len(direction.queries)
     assert len(gallery) == len(direction.gallery)
-    query_places = labels.place_ids(direction.queries.image_ids)
-    gallery_places = labels.place_ids(direction.gallery.image_ids)
-    metrics = retrieval_metrics(query, gallery, query_places, gallery_places, ks=ks)
-    truth, where = _coordinates(direction.queries), _coordinates(direction.gallery)
+    for k in ks or ():
+        check_k(k, len(gallery))
+    results = query_results(query, gallery, *judged(direction.queries, direction.gallery, labels))
+    metrics = summarize(results, len(gallery), ks=ks)
+    truth = coordinates(direction.queries, labels)
+    where = coordinates(direction.gallery, labels)
     if np.isfinite(truth).all() and np.isfinite(where).all():
-        best = top_k(query, gallery, 1)[0][:, 0].numpy()
-        metrics["median_error_m"] = float(np.median(geodesic_error_m(*where[:, best], *truth)))
+        best = top_k(query, gallery, min(max(SDM_DEPTHS), len(gallery)))[0].numpy()
+        metrics |= retrieval_metres(geodesic_error_m(*where[:, best], *truth[:, :, None]))
     return metrics
-
-
-def _coordinates(catalog: Catalog) -> np.ndarray:
-    """[2, N] float64: latitude and longitude in degrees, NaN where unknown."""
-    columns = [catalog.rows[name].to_numpy(zero_copy_only=False) for name in ("latitude", "longitude")]
-    return np.array(columns, np.float64)

@@ -38,6 +38,7 @@ MEANING = {
     "R@5": "Test queries with a right answer among the first 5, percent.",
     "R@10": "Test queries with a right answer among the first 10, percent.",
     "R@1%": "Test queries with a right answer among the first hundredth of the gallery, percent.",
+    "hit_rate": "Test queries whose first answer is right, semi-positive ones passed over, percent.",
     "AP": "Mean average precision, University-1652's convention, percent.",
     "AP_standard": "Mean average precision, standard convention, percent.",
 }

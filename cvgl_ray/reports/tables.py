@@ -6,7 +6,19 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from cvgl_ray.evaluation.metres import SDM_DEPTHS, WITHIN_M
+
 MODELS = ("frozen", "adapted", "aligned")
+
+BOUNDS = ("_low", "_high")  # what the names of a figure's bounds end in
+
+# Figures of places on the ground, in a table of their own.
+IN_METRES = (
+    "median_error_m",
+    "Dis@1_m",
+    *(f"L@{limit}m" for limit in WITHIN_M),
+    *(f"SDM@{k}" for k in SDM_DEPTHS),
+)
 
 TRANSDUCTIVE = "Tested on the images trained on: adapted to an area without labels, then localised in it."
 
@@ -18,11 +30,13 @@ GREEN, RED, WHITE = (30, 160, 60), (205, 40, 40), (255, 255, 255)
 def markdown_table(metrics: Mapping[str, Any]) -> str:
     """An aligned Markdown table, one row per direction and model; reads well in a terminal too.
 
-    Below it stands whether the images tested are the images trained on.
+    Figures of places on the ground, where there are any, follow in a second one. Below stands
+    whether the images tested are the images trained on.
 
     Args:
         metrics: what metrics.json holds: any of "frozen", "adapted" and "aligned", each a mapping of
-            direction to figures, and "trained_on_test_images". A figure that a row lacks shows as "-".
+            direction to figures, and "trained_on_test_images". A figure that a row lacks shows as "-"; one
+            that has bounds ("R@1_low", "R@1_high") has them behind it.
     """
     rows = [
         (direction, model, figures)
@@ -32,16 +46,13 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     order = list(dict.fromkeys(direction for direction, _, _ in rows))
     rows.sort(key=lambda row: order.index(row[0]))  # stable: frozen stays above adapted
     names = list(dict.fromkeys(name for _, _, figures in rows for name in figures))
+    names = [name for name in names if not name.endswith(BOUNDS)]
     if not any(figures.get("queries_without_relevant") for _, _, figures in rows):
         names = [name for name in names if name != "queries_without_relevant"]
-
-    head = ["direction", "model", *(name.replace("_", " ") for name in names)]
-    body = [
-        [direction, model, *(_cell(figures.get(name)) for name in names)]
-        for direction, model, figures in rows
-    ]
-    table = aligned_table(head, body)
-    return f"{table}\n\n{TRANSDUCTIVE}" if metrics.get("trained_on_test_images") else table
+    metres = [name for name in names if name in IN_METRES]
+    tables = [[name for name in names if name not in IN_METRES]] + ([metres] if metres else [])
+    texts = [_figures_table(rows, columns) for columns in tables]
+    return "\n\n".join([*texts, TRANSDUCTIVE] if metrics.get("trained_on_test_images") else texts)
 
 
 def score_line(selection: Mapping[str, Any]) -> str:
@@ -104,10 +115,26 @@ def _framed(image: Image.Image, colour: tuple[int, int, int], tile: int) -> Imag
     return ImageOps.expand(square, FRAME_PX, fill=colour)
 
 
+def _figures_table(rows: Sequence[tuple[str, str, Mapping[str, float | int]]], names: list[str]) -> str:
+    """The table of some figures of rows (direction, model, figures)."""
+    head = ["direction", "model", *(name.replace("_", " ") for name in names)]
+    body = [
+        [direction, model, *(_bounded(figures, name) for name in names)] for direction, model, figures in rows
+    ]
+    return aligned_table(head, body)
+
+
 def _aligned(cells: list[str], widths: list[int]) -> list[str]:
     """The cells of a line padded to the widths: words to the left, figures to the right."""
     left = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
     return left + [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
+
+
+def _bounded(figures: Mapping[str, float | int], name: str) -> str:
+    """A figure and, where it has a 95 % interval, its bounds."""
+    low, high = (figures.get(name + end) for end in BOUNDS)
+    bounds = "" if low is None or high is None else f" ({low:.1f} to {high:.1f})"
+    return _cell(figures.get(name)) + bounds
 
 
 def _cell(value: float | int | None) -> str:

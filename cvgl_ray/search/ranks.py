@@ -6,6 +6,7 @@ budget. All of it runs on the CPU, where one matrix product a chunk takes most o
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,23 +19,45 @@ MEMORY_BYTES = 256 * 2**20
 FEW_RELEVANT = 8
 
 
+class Relevant(NamedTuple):
+    """The references that are relevant to query i: rows[first[i] : first[i] + number[i]] of the gallery."""
+
+    rows: np.ndarray  # [n] int64
+    first: np.ndarray  # [Q] int64
+    number: np.ndarray  # [Q] int64
+
+
+def of_places(query_places: np.ndarray, gallery_places: np.ndarray) -> Relevant:
+    """A reference is relevant when its place is the query's; the place "" (no place) is relevant to nothing.
+
+    query_places, gallery_places: [Q] and [G] place ids (str).
+    """
+    rows = np.argsort(gallery_places, kind="stable")
+    ordered = gallery_places[rows]
+    first = np.searchsorted(ordered, query_places, side="left")
+    count = np.searchsorted(ordered, query_places, side="right") - first
+    count[query_places == ""] = 0
+    return Relevant(rows, first, count)
+
+
+def of_pairs(query_rows: np.ndarray, gallery_rows: np.ndarray, queries: int) -> Relevant:
+    """The relevant references as pairs [n] of rows of both sides, in any order; `queries` is Q."""
+    count = np.bincount(query_rows, minlength=queries)
+    order = np.argsort(query_rows, kind="stable")
+    return Relevant(gallery_rows[order], np.cumsum(count) - count, count)
+
+
 def relevant_ranks(
-    query: Tensor,
-    gallery: Tensor,
-    query_places: np.ndarray,
-    gallery_places: np.ndarray,
-    *,
-    memory: int = MEMORY_BYTES,
+    query: Tensor, gallery: Tensor, relevant: Relevant, *, memory: int = MEMORY_BYTES
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Ranks of each query's relevant references, by counting what scores no less: no gallery is ranked.
 
-    A reference is relevant when its place is the query's; the place "" (no place) is relevant to nothing.
     Ties are pessimistic: a relevant reference ranks behind every irrelevant one of the same score, so that
     embeddings that are all alike score as badly as they are, whatever the order of the gallery.
 
     Args:
         query, gallery: [Q, D] and [G, D] float32, L2-normalised, on the CPU.
-        query_places, gallery_places: [Q] and [G] place ids (str).
+        relevant: each query's relevant references.
         memory: bytes that one chunk of queries may take.
 
     Yields:
@@ -45,23 +68,18 @@ def relevant_ranks(
         InputError: the embeddings differ in width or are not finite.
     """
     check_embeddings(query, gallery)
-    assert len(query) == len(query_places)
-    assert len(gallery) == len(gallery_places)
-    by_place = np.argsort(gallery_places, kind="stable")
-    sorted_places = gallery_places[by_place]
-    first = np.searchsorted(sorted_places, query_places, side="left")
-    count = np.searchsorted(sorted_places, query_places, side="right") - first
-    count[query_places == ""] = 0
+    by_query, first, count = relevant
+    assert len(query) == len(first) == len(count)
 
     row_bytes = 5 * len(gallery) + 32 * int(count.max(initial=0))  # scores, a mask of them, a few [q, R]
     for rows, scores in _score_chunks(query, gallery, memory // row_bytes):
         n = count[rows]
         position = np.arange(n.max(initial=0))
-        columns = by_place[np.minimum(first[rows, None] + position, len(gallery) - 1)]
-        relevant = np.take_along_axis(scores.numpy(), columns, axis=1)
-        relevant = -np.sort(np.where(position < n[:, None], -relevant, np.inf), axis=1)
-        no_less = _count_at_least(scores.numpy(), relevant, n)
-        relevant_among_them = _count_at_least(relevant, relevant, n)
+        columns = by_query[np.minimum(first[rows, None] + position, len(by_query) - 1)]
+        found = np.take_along_axis(scores.numpy(), columns, axis=1)
+        found = -np.sort(np.where(position < n[:, None], -found, np.inf), axis=1)
+        no_less = _count_at_least(scores.numpy(), found, n)
+        relevant_among_them = _count_at_least(found, found, n)
         yield no_less - relevant_among_them + position, n
 
 

@@ -58,7 +58,7 @@ def test_several_files_are_one_data_set(tmp_path):
     [
         ({"image_id": None}, r"t\.parquet cannot be read with columns .* \(it has no column image_id\)"),
         ({"view": ["drone"] * 3}, "has no row of view 'satellite'; .*dataset.reference_view"),
-        ({"split": ["test", "train", "train"]}, "is of split 'test': give it one of train, query, gallery"),
+        ({"split": ["validation", "train", "train"]}, "is of split 'validation': give it one of train"),
         ({"latitude": ["north", "0", "0"]}, "has a column latitude of string; it must hold degrees"),
         ({"latitude": [1.0, 1.0, 1.0]}, "latitude 1.0 and longitude None"),
         ({"image_id": ["a", None, "c"]}, "has a row without image_id; every row needs one"),

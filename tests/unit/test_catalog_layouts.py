@@ -1,17 +1,13 @@
 """The registry: every layout by name, with distractors, and the one door to the labels."""
 
+from typing import get_args
+
 import pytest
+from trees import touch
 
 from cvgl_ray.catalog import layouts
+from cvgl_ray.config.data import Layout
 from cvgl_ray.errors import InputError
-
-
-def touch(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return str(root)
 
 
 @pytest.fixture
@@ -68,7 +64,9 @@ def test_an_unknown_layout_lists_the_known(university):
         lambda: layouts.scan("vigor", university, "drone", "satellite"),
         lambda: layouts.load_labels("vigor", university, catalog),
     ):
-        with pytest.raises(InputError, match="no layout 'vigor': give one of auto, university1652, folders"):
+        with pytest.raises(
+            InputError, match="no layout 'vigor': give one of auto, university1652, folders, "
+        ):
             call()
 
 
@@ -84,3 +82,7 @@ def test_a_layout_is_known_by_its_folders(university, tmp_path):
     assert layouts.load_labels("auto", str(tmp_path), catalog) is None
     with pytest.raises(InputError, match="holds neither the folders drone and satellite nor train and test"):
         layouts.scan("auto", str(tmp_path), "drone", "satellite")
+
+
+def test_the_configuration_knows_every_layout():
+    assert set(get_args(Layout)) == {"auto", *layouts.LAYOUTS}

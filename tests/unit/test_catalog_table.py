@@ -51,7 +51,7 @@ def test_an_id_of_two_images_is_refused_with_both_uris():
         (row(""), "no image_id"),
         (row("a", uri=None), "no uri"),
         (row("a", view=""), "no view"),
-        (row("a", split="test"), "'test': give it one of train, query, gallery"),
+        (row("a", split="val"), "'val': give it one of train, query, gallery, test, map"),
         (row("a/../b"), "is not an image id"),
         (row("/a"), "is not an image id"),
         (row("a", latitude=90.1, longitude=0.0), r"latitude 90\.1"),

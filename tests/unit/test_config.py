@@ -90,7 +90,7 @@ def test_override_values_are_toml_or_text(override, value):
         ("mstep.roundz=3", "unknown key 'mstep.roundz' .*valid keys here are: rounds, steps_per_round, "),
         ("mstep.roundz=3", r"\(did you mean 'mstep\.rounds'\?\)"),
         ("adapter.rounds=3", r"\(did you mean 'mstep\.rounds'\?\)"),
-        ("dataset.layout=folder", "'folders' .did you mean 'folders'.."),
+        ("dataset.layout=folder", "'folders', .* .did you mean 'folders'.."),
         ("dataset.layout=university_1652", r"\(did you mean 'university1652'\?\)"),
         ("adapter.kind=MLP", "should be 'attenuation' or 'linear'$"),
         (

@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 from rasters import spot_picture, write
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.evaluation.metres import SDM_SCALE_PER_M, auroc, localization_metrics, sdm
+from cvgl_ray.evaluation.metres import SDM_SCALE_PER_M, auroc, localization_metrics, retrieval_metres, sdm
 from cvgl_ray.evaluation.truth import Truth, check_on_map, read_truth, share_on_map, truth_of_photos
 from cvgl_ray.maps.geomap import open_map
 from cvgl_ray.maps.metadata import PhotoInfo
@@ -118,3 +118,14 @@ def test_the_photos_own_gps_is_a_truth_of_those_that_have_it() -> None:
     assert (truth.image_ids, truth.latitude.tolist(), truth.longitude.tolist()) == (("a",), [1.0], [2.0])
     with pytest.raises(InputError, match="none of the 1 photos has a GPS position"):
         truth_of_photos(["b"], infos[1:])
+
+
+def test_a_retrieval_in_metres():
+    distances = np.array([[4.0, 0.0, 0.0], [20.0, 1.0, 1.0], [999.0, 30.0, 5.0]])
+    figures = retrieval_metres(distances)
+    assert figures["median_error_m"] == 20
+    assert figures["Dis@1_m"] == 341
+    within = {name: round(value) for name, value in figures.items() if name.startswith("L@")}
+    assert within == {"L@5m": 33, "L@10m": 33, "L@25m": 67, "L@50m": 67, "L@100m": 67}
+    assert figures["SDM@3"] == pytest.approx(sdm(distances))
+    assert "SDM@5" not in figures  # three references of each query are known

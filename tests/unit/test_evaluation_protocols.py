@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from cvgl_ray.catalog.relevance import Relevance, pair_table, position_table
 from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.config import Dataset
 from cvgl_ray.errors import InputError
@@ -58,6 +59,21 @@ def test_without_a_test_split_the_training_images_are_searched_and_distractors_j
     }
 
 
+def test_a_published_pair_is_asked_and_searched_and_a_map_is_searched_in_training_too():
+    rows = [
+        image("s/1", "street", "train"),
+        image("s/2", "street", "test"),
+        image("t/1", "tile", "map"),
+        image("t/2", "tile", "test"),
+    ]
+    catalog = Catalog.from_rows(rows)
+    assert named(directions(catalog, "street", "tile")) == {
+        "street->tile": (["s/2"], ["t/1", "t/2"]),
+        "tile->street": (["t/2"], ["s/2"]),
+    }
+    assert catalog.select(split="train").image_ids == ["s/1", "t/1"]
+
+
 def test_nothing_to_evaluate_is_refused():
     with pytest.raises(InputError, match="'street' nor 'aerial'"):
         directions(Catalog.from_rows(UNIVERSITY), "street", "aerial")
@@ -81,7 +97,9 @@ def test_evaluate_direction_joins_places_by_id():
     direction, query, gallery = two_by_three()
     metrics = evaluate_direction(direction, query, gallery, Labels.from_places(LABELS))
     expected = {"R@1": 50, "R@1%": 50, "AP": 62.5, "AP_standard": 75}
-    assert metrics == {**expected, "queries": 2, "gallery": 3, "queries_without_relevant": 0}
+    expected |= {"queries": 2, "gallery": 3, "queries_without_relevant": 0}
+    assert {name: metrics[name] for name in expected} == expected
+    assert set(metrics) - set(expected) == {"R@1_low", "R@1_high", "R@1%_low", "R@1%_high"}
     assert evaluate_direction(direction, query, gallery, Labels.from_places(LABELS), ks=[2])["R@2"] == 100
 
 
@@ -90,6 +108,24 @@ def test_evaluate_direction_gives_metres_where_all_coordinates_are_known():
     metrics = evaluate_direction(direction, query, gallery, Labels.from_places(LABELS))
     miss = geodesic_error_m(48.0, 7.3, 48.0, 7.1)
     assert metrics["median_error_m"] == pytest.approx(miss / 2)  # the median of 0 and the miss
+    assert metrics["Dis@1_m"] == pytest.approx(miss / 2)
+    assert metrics["L@5m"] == metrics["L@100m"] == 50
+    assert metrics["SDM@1"] == pytest.approx(50)
+
+
+def test_pairs_say_what_is_right_and_true_positions_go_before_the_catalogs():
+    direction, query, gallery = two_by_three(latitude=48.0, longitude=7.3)
+    pairs = pair_table([("q0", "g0", False), ("q1", "g1", False), ("q1", "g2", True), ("x", "g0", False)])
+    labels = Labels.from_places({}, Relevance(pairs, position_table([("q1", 48.0, 7.3)])))
+    metrics = evaluate_direction(direction, query, gallery, labels)
+    assert metrics["R@1"] == 50  # the second query finds its semi-positive first
+    assert metrics["hit_rate"] == 100
+    assert metrics["hit_rate_low"] == metrics["hit_rate_high"] == 100
+    assert metrics["median_error_m"] == 0
+    assert [found.right for found in examples(direction, query, gallery, labels, count=2, depth=1)] == [
+        [True],
+        [False],
+    ]
 
 
 def test_evaluate_direction_refuses_missing_labels():

@@ -29,6 +29,27 @@ def test_table_puts_frozen_above_adapted_in_aligned_columns():
     ]
 
 
+def test_table_shows_a_figures_interval_behind_it():
+    metrics = {"adapted": {"a->b": {"R@1": 8.4, "queries": 250, "R@1_low": 5.04, "R@1_high": 12.0}}}
+    assert markdown_table(metrics).splitlines()[0::2] == [
+        "| direction | model   |               R@1 | queries |",
+        "| a->b      | adapted | 8.4 (5.0 to 12.0) |     250 |",
+    ]
+
+
+def test_figures_in_metres_stand_in_a_table_of_their_own():
+    metrics = {"adapted": {"a->b": {"R@1": 50.0, "queries": 2, "median_error_m": 7.25, "L@5m": 40.0}}}
+    assert markdown_table(metrics).splitlines() == [
+        "| direction | model   |  R@1 | queries |",
+        "| --------- | ------- | ---: | ------: |",
+        "| a->b      | adapted | 50.0 |       2 |",
+        "",
+        "| direction | model   | median error m | L@5m |",
+        "| --------- | ------- | -------------: | ---: |",
+        "| a->b      | adapted |            7.2 | 40.0 |",
+    ]
+
+
 def test_table_shows_queries_without_relevant_when_there_are_any():
     row = {"R@1": 50.0, "queries_without_relevant": 3}
     assert "queries without relevant" in markdown_table({"adapted": {"a->b": row}})

@@ -30,7 +30,7 @@ ROOMS = (
     "map_stages",
     "cli",
 )
-LABELS = {"Labels", "load_labels"}
+LABELS = {"Labels", "load_labels", "Relevance"}
 # Besides evaluation: where labels are read from disk, and the stages that hand them to evaluation.
 READ_LABELS = {"catalog", "evaluation", "reports", "stages"}
 FILES_THAT_READ_LABELS = {"distributed/data.py", "distributed/evaluate.py", "distributed/tune.py"}

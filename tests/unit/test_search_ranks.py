@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.search.ranks import relevant_ranks
+from cvgl_ray.search.ranks import of_pairs, of_places, relevant_ranks
 from cvgl_ray.search.topk import check_embeddings, check_k, top_k
 
 
@@ -34,13 +34,23 @@ def test_k_that_the_gallery_cannot_give_is_refused(k):
 def test_relevant_ranks_by_hand():
     query = torch.tensor([[1.0], [-1.0], [1.0]])
     gallery = torch.tensor([[0.4], [0.3], [0.2], [0.2], [0.1]])
-    (ranks, n), *rest = relevant_ranks(
-        query, gallery, np.array(["a", "b", ""]), np.array(["a", "b", "a", "", "a"])
-    )
+    places = of_places(np.array(["a", "b", ""]), np.array(["a", "b", "a", "", "a"]))
+    (ranks, n), *rest = relevant_ranks(query, gallery, places)
     assert rest == []
     assert n.tolist() == [3, 1, 0]
     assert ranks[0].tolist() == [0, 3, 4]  # the distractor of the same score goes before the second "a"
     assert ranks[1, :1].tolist() == [3]
+
+
+def test_pairs_say_the_same_as_places():
+    query, gallery = torch.tensor([[1.0], [-1.0], [1.0]]), torch.tensor([[0.4], [0.3], [0.2], [0.2], [0.1]])
+    pairs = of_pairs(np.array([1, 0, 0, 0]), np.array([1, 4, 0, 2]), 3)
+    ((ranks, n),) = relevant_ranks(query, gallery, pairs)
+    assert n.tolist() == [3, 1, 0]
+    assert ranks[0].tolist() == [0, 3, 4]
+    assert ranks[1, :1].tolist() == [3]
+    ((ranks, n),) = relevant_ranks(query, gallery, of_pairs(*[np.zeros(0, np.int64)] * 2, 3))
+    assert n.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -1,0 +1,59 @@
+"""Which references of a direction are right for its queries, from the labels, and where the queries were."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cvgl_ray.catalog.table import Catalog, Labels
+from cvgl_ray.search.ranks import Relevant, of_pairs, of_places
+
+
+class Judged(NamedTuple):
+    """The right references of each query and, where the data set knows any, those in whose margin it lies."""
+
+    right: Relevant
+    near: Relevant | None = None
+
+
+def judged(queries: Catalog, gallery: Catalog, labels: Labels) -> Judged:
+    """By the labels' pairs where there are any, else by place.
+
+    Raises InputError for an image without a label, where places decide.
+    """
+    pairs = labels.relevance.pairs if labels.relevance else None
+    if pairs is None:
+        places = (labels.place_ids(side.image_ids) for side in (queries, gallery))
+        return Judged(of_places(*places))
+    near = pairs["near"].to_numpy()
+    query_rows, gallery_rows = (
+        pc.fill_null(pc.index_in(pairs[name], value_set=side.rows["image_id"]), -1).to_numpy()
+        for name, side in (("query_id", queries), ("reference_id", gallery))
+    )
+    here = (query_rows >= 0) & (gallery_rows >= 0)
+
+    def of_kind(wanted: np.ndarray) -> Relevant:
+        kept = here & wanted
+        return of_pairs(query_rows[kept].astype(np.int64), gallery_rows[kept].astype(np.int64), len(queries))
+
+    return Judged(of_kind(~near), of_kind(near) if near.any() else None)
+
+
+def coordinates(images: Catalog, labels: Labels | None = None) -> np.ndarray:
+    """[2, N] float64: latitude and longitude in degrees, NaN where unknown.
+
+    labels: whose true positions, where there are any, go before the catalog's.
+    """
+    columns = np.array(
+        [images.rows[name].to_numpy(zero_copy_only=False) for name in ("latitude", "longitude")], np.float64
+    )
+    positions = None if labels is None or labels.relevance is None else labels.relevance.positions
+    if positions is None:
+        return columns
+    row = pc.index_in(images.rows["image_id"], value_set=positions["image_id"].combine_chunks())
+    known = pc.is_valid(row).to_numpy()
+    taken = row.drop_null().cast(pa.int64())
+    for column, name in zip(columns, ("latitude", "longitude"), strict=True):
+        column[known] = positions[name].take(taken).to_numpy()
+    return columns
