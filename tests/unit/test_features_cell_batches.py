@@ -1,5 +1,7 @@
 """Files to stored cells: what a row holds, and that it is what the model gives."""
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from backbones import model, photo
@@ -20,7 +22,7 @@ def batch(view, paths):
 
 
 def test_a_row_holds_the_cells_of_every_size_and_heading(tmp_path):
-    made = CellModel(model("test_efficientnet"))
+    made = CellModel(deepcopy(model("test_efficientnet")))  # which is folded
     paths = [tmp_path / f"{seed}.png" for seed in range(2)]
     for seed, path in enumerate(paths):
         photo(200, 160, seed).save(path)
@@ -44,7 +46,7 @@ def test_a_row_holds_the_cells_of_every_size_and_heading(tmp_path):
 
 
 def test_wide_cells_are_stored_along_few_directions(tmp_path):
-    made = CellModel(model("test_resnet"))
+    made = CellModel(deepcopy(model("test_resnet")))
     photo(96, 96).save(tmp_path / "0.png")
     variants = {"query": QUERY}
     [whole] = run_here([batch("query", [tmp_path / "0.png"])], CellWork(made, variants))
