@@ -91,7 +91,7 @@ def _digest(uri: str) -> str:
 
 def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, Any]:
     """Fit and evaluate one configuration with one seed; a line of the log."""
-    catalog, tables = load_features(config.dataset, config.backbone, config.pretransform, root)
+    catalog, tables = load_features(config.dataset, config.backbone, config.pretransform.settled(), root)
     query, reference = (
         drawn(
             select(tables[view], catalog.select(view=view, split="train").image_ids),

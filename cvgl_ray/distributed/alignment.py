@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.choice import Choice, choose
@@ -61,18 +62,21 @@ def align_data_set(
     """The configuration with nothing "auto" in its pre-transforms, and the cells that images are aligned by.
 
     These are None where the training does not align. What the poses of a sample say is logged, and kept
-    in `output`/choice.json. Raises InputError as `extract_cells`, and where alignment is insisted on in vain.
+    in `output`/choice.json. Raises InputError where alignment is insisted on in vain.
     """
     dataset = config.dataset
     views = dataset.query_view, dataset.reference_view
     images = [catalog.select(view=view, split="train").image_ids for view in views]
     reason = why_not_aligned(config, len(images[0]), len(images[1]))
-    if reason:
+    try:
+        data = None if reason else _data(config, catalog, output, address)
+    except InputError as error:
+        if config.alignment.use == "yes":
+            raise
+        reason, data = str(error), None
+    if data is None:
         log.info("alignment: none, since %s", reason)
         return _with(config, config.pretransform.settled()), None
-    known = Path(config.features.cache or output / "features")
-    stores, directions = extract_cells(catalog, config, cells_root(config, output), address, known=known)
-    data = AlignedData(stores, views, directions)
     usable = [_by_content(data, view, ids) for view, ids in zip(views, images, strict=True)]
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
@@ -87,9 +91,15 @@ def cells_for(
     """The cells of a catalog's images as a bundle compares them; None where it has not learned to align."""
     if bundle.alignment is None or config.alignment.use == "no":
         return None
-    known, root = Path(config.features.cache or output / "features"), cells_root(config, output)
-    directions = bundle.alignment.directions
-    stores, _ = extract_cells(catalog, config, root, address, directions=directions, known=known)
+    return _data(config, catalog, output, address, bundle.alignment.directions)
+
+
+def _data(
+    config: Config, catalog: Catalog, output: Path, address: str, directions: torch.Tensor | None = None
+) -> AlignedData:
+    known = Path(config.features.cache or output / "features")
+    root = cells_root(config, output)
+    stores, directions = extract_cells(catalog, config, root, address, directions=directions, known=known)
     return AlignedData(stores, (config.dataset.query_view, config.dataset.reference_view), directions)
 
 

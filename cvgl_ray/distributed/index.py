@@ -19,6 +19,7 @@ from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.align import Alignment
 from cvgl_ray.distributed.resources import place, use_threads
+from cvgl_ray.distributed.shards import RESTARTS, TRIES, asking, first_line, start_shards
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.em.matching import PseudoLabels
@@ -26,13 +27,9 @@ from cvgl_ray.em.neighbourhood import Graphs
 from cvgl_ray.em.rounds import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
 from cvgl_ray.errors import GaveUpError
 from cvgl_ray.search.approximate import chosen
-from cvgl_ray.search.sharded import Ask, AskEach, Block, assemble, cut, in_shards, search_shard
-from cvgl_ray.search.views import Found
+from cvgl_ray.search.sharded import Block, assemble, cut, in_shards
 
 log = logging.getLogger(__name__)
-
-TRIES = 3  # of one round's matching, and of one search by a shard
-RESTARTS = 10  # of an actor in the life of a training, whose nodes may come and go
 
 Features = tuple[ray.ObjectRef, ray.ObjectRef]  # of the query and the reference view, in the object store
 
@@ -201,22 +198,15 @@ def _ask(
     try:
         ray.get(actor.add.remote(number, collective.rank(), share))
     except RayActorError as error:  # it has no restart left
-        raise GaveUpError(f"the index died {RESTARTS + 1} times: {_first_line(error)}") from error
+        raise GaveUpError(f"the index died {RESTARTS + 1} times: {first_line(error)}") from error
     _barrier()
     if collective.rank() == 0:
         match = actor.match.options(max_task_retries=0)
         try:
             answer = ray.get(match.remote(number, collective.world_size(), features, alignment))
         except RayActorError as error:
-            answer = Died(_first_line(error))
+            answer = Died(first_line(error))
     return _from_rank_zero(answer)
-
-
-def _first_line(error: RayActorError) -> str:
-    """Ray's sentence about a dead actor, and the system's reason where it gives one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if "exit" in line.lower() or "memory" in line.lower()]
-    return " ".join(dict.fromkeys([*lines[:1], *reasons[:1]]))
 
 
 def _stored(rows: np.ndarray, shards: int) -> list[Block]:
@@ -236,39 +226,3 @@ def _from_rank_zero(value: Matched | Died | None) -> Matched | Died | None:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-class IndexShard:
-    """Holds its share of the rows while it searches them.
-
-    They come from the object store: restarted after a crash, it fetches them again and answers.
-    """
-
-    def __init__(self) -> None:
-        use_threads(0)
-
-    def search(self, number: int, ask: Ask) -> tuple[Found, Found]:
-        return search_shard(number, ask, ray.get)
-
-
-def start_shards(count: int, memory: int) -> list[Any]:
-    """Start shards of so many bytes each, in turn on each node; they end with the actor that started them."""
-    actor: Any = ray.remote(max_restarts=RESTARTS, max_task_retries=TRIES - 1)(IndexShard)
-    return [actor.options(**place(memory, number)).remote() for number in range(count)]
-
-
-def asking(shards: Sequence[Any]) -> AskEach:
-    """How these actors are asked, all at the same time."""
-
-    def ask_each(ask: Ask) -> list[tuple[Found, Found]]:
-        everyone = ray.put(ask)
-        numbered = zip(range(ask.shards), shards, strict=False)  # there may be more than are needed
-        try:
-            return ray.get([shard.search.remote(number, everyone) for number, shard in numbered])
-        except RayActorError as error:
-            raise GaveUpError(
-                f"a shard of the index died {TRIES} times over one search: {_first_line(error)}; the usual "
-                "cause is too little memory, and more nodes or more estep.shards help"
-            ) from error
-
-    return ask_each

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.distributed import watch
-from cvgl_ray.distributed.index import TRIES
+from cvgl_ray.distributed.shards import TRIES
 from cvgl_ray.errors import GaveUpError, InputError
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.timeout(600)]
