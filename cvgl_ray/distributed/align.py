@@ -1,6 +1,6 @@
-"""Pairs of images scored by a cluster's tasks: each lays some queries on their candidates.
+"""Pairs of images scored by a cluster's actors: each lays some queries on their candidates.
 
-A query is scored by itself, on one thread, so that neither the number of tasks nor of nodes changes a bit.
+A query is scored by itself, on one thread, so that neither the number of actors nor of nodes changes a bit.
 """
 
 import math
@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
 import torch
+from ray.util import ActorPool
 
 from cvgl_ray import config
 from cvgl_ray.alignment.aligner import Aligner, Score, Settings
@@ -21,16 +22,14 @@ from cvgl_ray.alignment.learned import Learned, take_over
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.answers import TRIES, answers
+from cvgl_ray.distributed.answers import TRIES, giving_up
 from cvgl_ray.distributed.cells import CellStores
-from cvgl_ray.distributed.resources import Need
 from cvgl_ray.features.cells import Cells
 
 PARTS_PER_CPU = 4  # so that no CPU waits long for the last one
-FEW = 50_000  # pairs times headings and widths that are done, in a second or two, before tasks had started
-NEED = Need("the alignment", 1, {"CPU": 1.0})
+FEW = 50_000  # pairs times headings and widths that are done, in a second or two, before actors had started
 
-# Maps and masks of cells as NumPy's arrays, which tasks share unread; bfloat16, which it lacks, as int16.
+# Maps and masks of cells as NumPy's arrays, which actors share unread; bfloat16, which it lacks, as int16.
 Plain = tuple[np.ndarray, np.ndarray]
 
 
@@ -48,14 +47,6 @@ def _multiplies_bfloat16() -> bool:
         return False
 
 
-def cluster_score(dtype: torch.dtype) -> Score:
-    """`score_pairs` by tasks of the cluster, wherever it has CPUs; dtype: of the products.
-
-    They take no CPU from Ray's account: in a training the workers hold them, and wait meanwhile.
-    """
-    return partial(_score, dtype)
-
-
 def plain(cells: Cells) -> Plain:
     """Cells as arrays, for the object store."""
     maps = cells.maps.view(torch.int16) if cells.maps.dtype == torch.bfloat16 else cells.maps
@@ -70,54 +61,64 @@ def cells_of(arrays: Plain) -> Cells:
     return Cells(maps.view(torch.bfloat16) if maps.dtype == torch.int16 else maps, masks)
 
 
-def _score(
-    dtype: torch.dtype,
-    query: Cells,
-    references: Sequence[Cells],
-    prior: PosePrior,
-    candidates: np.ndarray | None,
-) -> Found:
-    each = len(references[0]) if candidates is None else candidates.shape[1]
-    poses = int((prior.heading > -np.inf).sum() * (prior.width > -np.inf).sum())
-    if len(query) * each * poses < FEW:
+class ClusterScore:
+    """`score_pairs` by actors of the cluster, one per CPU and started once; dtype: of the products.
+
+    They take no CPU from Ray's account: in a training the workers hold them, and wait meanwhile.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.pool: ActorPool | None = None
+
+    def __call__(
+        self, query: Cells, references: Sequence[Cells], prior: PosePrior, candidates: np.ndarray | None
+    ) -> Found:
+        """See `score_pairs`. Raises GaveUpError where an actor died several times."""
+        each = len(references[0]) if candidates is None else candidates.shape[1]
+        poses = int((prior.heading > -np.inf).sum() * (prior.width > -np.inf).sum())
+        if len(query) * each * poses < FEW:
+            with one_thread():
+                return score_pairs(query, references, prior, candidates, dtype=self.dtype)
+        cpus = session.cluster_cpus()
+        self.pool = self.pool or ActorPool([_started(self.dtype) for _ in range(cpus)])
+        tried = zip(references, prior.width > -np.inf, strict=True)  # the others are not looked at
+        shared = ray.put(([plain(cells) if wanted else None for cells, wanted in tried], prior))
+        size = max(1, math.ceil(len(query) / (PARTS_PER_CPU * cpus)))
+        parts = [slice(first, first + size) for first in range(0, len(query), size)]
+        with giving_up("the alignment"):
+            found = self.pool.map(
+                lambda actor, part: actor.score.remote(
+                    shared, plain(query.of(part)), None if candidates is None else candidates[part]
+                ),
+                parts,
+            )
+            return Found.joined(list(found))
+
+
+def _started(dtype: torch.dtype) -> Any:
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": TRIES, "max_task_retries": TRIES}
+    return ray.remote(scheduling_strategy="SPREAD", **options)(_Scorer).remote(dtype)
+
+
+class _Scorer:
+    """Lays some queries on their candidates."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def score(
+        self, shared: tuple[list[Plain | None], PosePrior], query: Plain, candidates: np.ndarray | None
+    ) -> Found:
+        asked, (arrays, prior) = cells_of(query), shared
+        references = [asked if one is None else cells_of(one) for one in arrays]
         with one_thread():
-            return score_pairs(query, references, prior, candidates, dtype=dtype)
-    cpus = session.cluster_cpus()
-    tried = [width > -np.inf for width in prior.width]  # the others are not looked at
-    shared = ray.put(
-        ([plain(cells) if wanted else None for cells, wanted in zip(references, tried, strict=True)], prior)
-    )
-    task = ray.remote(num_cpus=0, max_retries=TRIES, scheduling_strategy="SPREAD")(_score_some)
-    size = max(1, math.ceil(len(query) / (PARTS_PER_CPU * max(1, cpus))))
-    calls = [
-        partial(
-            task.remote,
-            dtype,
-            shared,
-            plain(query.of(slice(first, first + size))),
-            None if candidates is None else candidates[first : first + size],
-        )
-        for first in range(0, len(query), size)
-    ]
-    found: list[Found] = list(answers(calls, "the alignment", NEED, ahead=1))
-    return Found.joined(found)
-
-
-def _score_some(
-    dtype: torch.dtype,
-    shared: tuple[list[Plain | None], PosePrior],
-    query: Plain,
-    candidates: np.ndarray | None,
-) -> Found:
-    asked, (arrays, prior) = cells_of(query), shared
-    references = [asked if one is None else cells_of(one) for one in arrays]
-    with one_thread():
-        return score_pairs(asked, references, prior, candidates, dtype=dtype)
+            return score_pairs(asked, references, prior, candidates, dtype=self.dtype)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Scores are rounded alike wherever they are made; and tasks share a node's cores."""
+    """Scores are rounded alike wherever they are made; and actors share a node's cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -138,10 +139,10 @@ class Alignment:
     settings: Settings
     state: Learned | None = None
 
-    def aligner(self) -> Aligner:
+    def aligner(self, score: Score) -> Aligner:
         """As the last round left it."""
         query, *references = (cells_of(arrays) for arrays in ray.get(self.cells))
-        aligner = Aligner(query, references, self.settings, cluster_score(self.settings.dtype))
+        aligner = Aligner(query, references, self.settings, score)
         if self.state is not None:
             take_over(aligner, self.state)
         return aligner

@@ -10,7 +10,7 @@ from cvgl_ray.alignment.learned import take_over
 from cvgl_ray.alignment.matching import together
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.align import AlignedData, cluster_score, settings_of
+from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
 from cvgl_ray.distributed.cells import bytes_needed
 from cvgl_ray.distributed.data import Data
 from cvgl_ray.em.adapters import embed
@@ -71,7 +71,7 @@ def aligned_scores(
         for view, names, role in zip(cells.views, ids, (QUERY, REFERENCE), strict=True)
     )
     settings = settings_of(config.alignment)
-    aligner = Aligner(*cells.load(ids[0], ids[1]), settings, cluster_score(settings.dtype))
+    aligner = Aligner(*cells.load(ids[0], ids[1]), settings, ClusterScore(settings.dtype))
     take_over(aligner, bundle.alignment.learned)
     cosines = torch.from_numpy(query) @ torch.from_numpy(reference).T
     return together(aligner, cosines, config.retrieval.neighbours, keep=True)

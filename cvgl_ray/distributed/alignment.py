@@ -15,7 +15,7 @@ from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransforms
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.align import AlignedData, cluster_score, settings_of
+from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
 from cvgl_ray.distributed.cells import bytes_needed, extract_cells
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import fingerprint
@@ -140,7 +140,7 @@ def _chosen(
         session.connect(address)
         query, references = data.load(images[0], images[1])
         settings = settings_of(config.alignment)
-        aligner = Aligner(query, references, settings, cluster_score(settings.dtype))
+        aligner = Aligner(query, references, settings, ClusterScore(settings.dtype))
         aligner.find_poses()
         choice = choose(aligner.prior, np.array(config.alignment.widths))
         write_json(path, {"key": key, "choice": choice.__dict__, "forwards": choice.forwards})

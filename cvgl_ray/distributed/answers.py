@@ -22,10 +22,8 @@ AHEAD = 4  # tasks per CPU that are begun before the first of them is awaited
 LIMIT_S = 3600.0  # for the answer of one task, which takes minutes at most
 
 
-def answers(
-    calls: Sequence[Callable[[], ray.ObjectRef]], what: str, need: Need, ahead: int = AHEAD
-) -> Iterator[Any]:
-    """The answers of tasks in order; only `ahead` per CPU are started, so that the cluster has enough to do.
+def answers(calls: Sequence[Callable[[], ray.ObjectRef]], what: str, need: Need) -> Iterator[Any]:
+    """The answers of tasks in order; only so many are started that the cluster has enough to do.
 
     Those that an error leaves behind end by themselves: to cancel one that has just ended crashes Ray 2.60.
     Raises as `_answer` does, and GaveUpError where processes have died over one task, time and again.
@@ -33,7 +31,7 @@ def answers(
     left, begun = iter(calls), deque[ray.ObjectRef]()
     with giving_up(what):
         while True:
-            begun.extend(call() for call in islice(left, ahead * session.cluster_cpus() - len(begun)))
+            begun.extend(call() for call in islice(left, AHEAD * session.cluster_cpus() - len(begun)))
             if not begun:
                 return
             yield _answer(begun.popleft(), what, need)

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from cvgl_ray.alignment.learned import Learned, learned_of
 from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.align import Alignment
+from cvgl_ray.distributed.align import Alignment, ClusterScore
 from cvgl_ray.distributed.resources import place, use_threads
 from cvgl_ray.distributed.shards import RESTARTS, TRIES, asking, first_line, start_shards
 from cvgl_ray.em import collective
@@ -69,6 +69,7 @@ class IndexActor:
         use_threads(threads)
         self.shards: list[Any] = []
         self.graphs: Graphs | None = None
+        self.score: ClusterScore | None = None  # where images are aligned
         self.round = -1
         self.shares: dict[int, Share] = {}
 
@@ -132,7 +133,8 @@ class IndexActor:
     def _aligned(
         self, number: int, rows: Share, query: np.ndarray, reference: np.ndarray, alignment: Alignment
     ) -> tuple[PseudoLabels, Learned]:
-        aligner = alignment.aligner()
+        self.score = self.score or ClusterScore(alignment.settings.dtype)
+        aligner = alignment.aligner(self.score)
         match = alignment_matcher(aligner, self.config.estep, self.graphs)
         whole = EStepRows(
             rows.query_rows, rows.reference_rows, query=query, reference=reference, share=rows.share
