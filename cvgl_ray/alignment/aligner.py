@@ -38,7 +38,7 @@ class Settings:
 
     sample: int = 96
     candidates: int = 32
-    all_below: int = 4096
+    all_below: int = 1024
     shrinkage: float = 0.5
     cells: int = 32_768
     neighbours: int = 10

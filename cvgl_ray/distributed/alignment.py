@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FEWEST = 20  # images per view: of fewer, pairs that are each other's best say little
 CHOICE = "choice.json"
+SECONDS_PER_PAIR, SECONDS_PER_COARSE_PAIR = 0.0035, 0.0003  # of a CPU, all headings and widths, in bfloat16
 
 
 def why_not_aligned(config: Config, queries: int, references: int) -> str:
@@ -77,12 +78,25 @@ def align_data_set(
     if data is None:
         log.info("alignment: none, since %s", reason)
         return _with(config, config.pretransform.settled()), None
+    log.info(
+        "alignment: about %.0f CPU minutes per round", _cpu_minutes(config, len(images[0]), len(images[1]))
+    )
     usable = [_by_content(data, view, ids) for view, ids in zip(views, images, strict=True)]
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
         chosen = _chosen(config, data, usable, output, address)
         return _with(config, pretransforms_of(chosen, config.pretransform)), data
     return config, data
+
+
+def _cpu_minutes(config: Config, queries: int, references: int) -> float:
+    """Of a round, to an order of magnitude; measured with 12 headings and 7 widths (experiments/LOG.md)."""
+    settings, section = settings_of(config.alignment), config.alignment
+    poses = section.headings * len(section.widths) / (12 * 7)
+    coarse = references if references <= settings.all_below else 0
+    pairs = min(settings.candidates, references) * SECONDS_PER_PAIR + coarse * SECONDS_PER_COARSE_PAIR
+    slower = 1 if settings.dtype == torch.bfloat16 else 2
+    return queries * pairs * poses * slower / 60
 
 
 def cells_for(

@@ -105,7 +105,8 @@ def extract_cells(
     by_view: dict[str, dict[str, str]] = {view: {} for view in stores}
     views = catalog.rows["view"].to_pylist()
     for view, name, digest in zip(views, catalog.image_ids, digests, strict=True):
-        by_view[view][name] = digest
+        if view in by_view:
+            by_view[view][name] = digest
     return CellStores(stores, variants, model.stride, by_view), directions
 
 
