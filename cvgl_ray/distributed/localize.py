@@ -56,6 +56,8 @@ def localize(
         _check_top(top, len(rows))
         side = model.sides(asked.features, searched.features)[1]
     else:
+        if config.backbone != bundle.config.backbone:
+            check_backbone(config.backbone)
         names = [str(query) for query in queries]
         catalog, images = _catalogs(gallery, names, config)
         _check_top(top, len(images))
@@ -112,7 +114,9 @@ def _searchable(
     name = None if config.features.verify else key()
     found = load_gallery(kept, name) if name else None
     wanted = asked if found else concat([asked, images])
-    made = None if config.features.verify else stored(wanted, bundle.recipes, cache)
+    # Another backbone, or one that lies elsewhere now, is looked at whatever is stored.
+    trusted = config.backbone == bundle.config.backbone and not config.features.verify
+    made = stored(wanted, bundle.recipes, cache) if trusted else None
     if made is None:
         check_backbone(config.backbone)
         check = partial(check_recipes, bundle.recipes, bundle=folder)
