@@ -1,5 +1,6 @@
 """Finding and killing the processes of a run, by what Linux knows of them."""
 
+import glob
 import os
 import signal
 import subprocess
@@ -51,7 +52,9 @@ def awaited(condition: Callable[[], Found], what: str, limit_s: float = 240.0) -
 
 
 def checkpoints(output: Path) -> list[str]:
-    return sorted(path.parent.name for path in output.glob("train/checkpoint_*/learner-*.pt"))
+    # glob's own, for which a folder that is removed meanwhile is no error.
+    found = glob.glob("train/checkpoint_*/learner-*.pt", root_dir=output)
+    return sorted(Path(path).parent.name for path in found)
 
 
 def start(*arguments: str | Path, prelude: str = "", address: str = "") -> subprocess.Popen[str]:
