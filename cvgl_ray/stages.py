@@ -66,13 +66,15 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         session.check_room(address, [training_need(config.run)])
         run_record.claim(folder.path, "train", config)
         _fetch_features(config, folder)
-        config, cells = align_data_set(config, catalog, folder.path, address)
+        config, aligned = align_data_set(config, catalog, folder.path, address)
         data = load_features(config, folder.path, address, catalog=catalog)
         query, reference = training_tables(data, config)
         session.connect(address)
-        trained = train(query, reference, config, data.extraction.recipes, folder, cells)
+        trained = train(query, reference, config, data.extraction.recipes, folder, aligned)
         save_bundle(folder.path / "bundle", trained.bundle, trained.pairs, trained.poses())
         _show(trained, data, query, reference, folder.path / "tensorboard")
+        judged = load_labels(config, catalog) is not None
+        cells = cells_for(trained.bundle, config, catalog, folder.path, address) if judged else None
         report = write_metrics(config, data, trained.bundle, folder.path, cells)
         complete.touch()
         return report

@@ -71,6 +71,10 @@ class Aligner:
         self.combination: Combination | None = None  # of these scores with those of vectors
         self._scores: torch.Tensor | None = None  # of the last `align`, until something is learned
 
+    def level(self) -> None:
+        """Measure the scores' levels for the adapter as it is now, for whoever scores pairs with it."""
+        self.prior = self._levelled(*self._embedded())
+
     def find_poses(self) -> None:
         """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
         query, references = self._embedded()
@@ -122,7 +126,14 @@ class Aligner:
         chosen = np.random.default_rng(0).permutation(len(query))[: self.settings.sample]
         among = None if proposed is None else proposed[chosen]
         found = self.score(query.of(chosen), references, self._levelled(query, references), among)
-        self._fit_prior(found, *_sure(found, self.settings.neighbours))
+        if among is None:
+            self._fit_prior(found, *_sure(found.score, self.settings.neighbours))
+            return
+        # A column is a query's candidate: pairs are told by the references that these are.
+        scores = _filled(found.score, among, len(references[0]), None)
+        rows, columns = _sure(scores, self.settings.neighbours)
+        at = among[rows] == columns[:, None]
+        self._fit_prior(found, rows[at.any(1)], at.argmax(1)[at.any(1)])
 
     def _levelled(self, query: Cells, references: Sequence[Cells]) -> PosePrior:
         """The prior with the level and unit of these cells' scores at each width, from random pairs."""
@@ -170,9 +181,9 @@ def _filled(scores: np.ndarray, candidates: np.ndarray, references: int, rough: 
     return filled
 
 
-def _sure(found: Found, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """The half of the mutual pairs whose score leads the query's second best by most."""
-    scores = csls(torch.from_numpy(found.score), neighbours)
+def _sure(found: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of a matrix of scores, the half of the mutual pairs that lead the query's second best by most."""
+    scores = csls(torch.from_numpy(found), neighbours)
     rows, columns = mutual(scores)
     top = scores.topk(2, dim=1).values
     lead = (top[:, 0] - top[:, 1]).numpy()[rows]

@@ -26,7 +26,7 @@ class Combination:
     gain: float
 
     def log_odds(self, scores: Sequence[np.ndarray]) -> np.ndarray:
-        """Of pairs by their scores, each less its reference's hubness; up to a constant per query."""
+        """Of pairs by their scores, which may be less the references' hubness; up to a constant per query."""
         shares = self.weights / np.maximum(self.deviations, 1e-12)
         total: np.ndarray = self.gain * sum(
             share * score for share, score in zip(shares, scores, strict=True)

@@ -67,7 +67,7 @@ def together(aligner: Aligner, vectors: torch.Tensor, neighbours: int, *, keep: 
     """
     settings, proposed = aligner.settings, None
     if vectors.shape[1] > settings.all_below:
-        proposed = vectors.topk(settings.candidates, dim=1).indices.numpy()
+        proposed = vectors.topk(min(settings.candidates, vectors.shape[1]), dim=1).indices.numpy()
     known = aligner.combination if keep else None
     total, aligner.combination = combined([aligner.align(proposed), vectors], neighbours, known)
     return total

@@ -112,6 +112,13 @@ class _Scorer:
     ) -> Found:
         asked, (arrays, prior) = cells_of(query), shared
         references = [asked if one is None else cells_of(one) for one in arrays]
+        if candidates is not None:  # each actor's copy holds no more than these
+            chosen, places = np.unique(candidates, return_inverse=True)
+            candidates = places.reshape(candidates.shape)
+            references = [
+                cells if one is None else cells.of(chosen)
+                for one, cells in zip(arrays, references, strict=True)
+            ]
         with one_thread():
             return score_pairs(asked, references, prior, candidates, dtype=self.dtype)
 

@@ -1,6 +1,5 @@
 """What vector and alignment together make of test images: the third model beside frozen and adapted."""
 
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +10,6 @@ from cvgl_ray.alignment.matching import together
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
-from cvgl_ray.distributed.cells import bytes_needed
 from cvgl_ray.distributed.data import Data
 from cvgl_ray.em.adapters import embed
 from cvgl_ray.evaluation.embedded import with_features
@@ -19,17 +17,11 @@ from cvgl_ray.evaluation.protocols import Direction, directions
 from cvgl_ray.features.table import select
 from cvgl_ray.features.views import QUERY, REFERENCE
 
-log = logging.getLogger(__name__)
-
 Sides = tuple[Direction, torch.Tensor, torch.Tensor]
-
-MOST_PAIRS = 2**28  # whose scores are held at a time
 
 
 def aligned_sides(config: Config, data: Data, bundle: Bundle, cells: AlignedData) -> list[Sides]:
     """Each direction with vectors of its queries and gallery, whose inner products are the aligned scores.
-
-    None where the test images' cells take too much memory, which is said.
 
     Both directions share the scores of all pairs. These are corrected for hubs by the very images that are
     asked, as with retrieval.bank = "queries".
@@ -37,17 +29,6 @@ def aligned_sides(config: Config, data: Data, bundle: Bundle, cells: AlignedData
     tables, (query_view, reference_view) = data.extraction.tables, cells.views
     directed = directions(with_features(data.catalog, tables), query_view, reference_view)
     ids = [_of_view(directed, view) for view in cells.views]
-    needed = bytes_needed(config.alignment, len(ids[0]), len(ids[1])) / 2**30
-    if needed > config.alignment.memory_gib or len(ids[0]) * len(ids[1]) > MOST_PAIRS:
-        log.warning(
-            "warning: %d queries and %d references are not evaluated aligned: their cells take %.1f GiB, and "
-            "alignment.memory_gib is %g",
-            len(ids[0]),
-            len(ids[1]),
-            needed,
-            config.alignment.memory_gib,
-        )
-        return []
     scores = aligned_scores(config, data, ids, bundle, cells)
     row, column = ({name: number for number, name in enumerate(names)} for names in ids)
     found = []

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cvgl_ray.distributed import session
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
 from cvgl_ray.distributed.cells import bytes_needed, extract_cells
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.store import fingerprint
 from cvgl_ray.storage.files import write_json
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FEWEST = 20  # images per view: of fewer, pairs that are each other's best say little
 CHOICE = "choice.json"
+MOST_PAIRS = 2**28  # whose scores are held at a time, in an evaluation
 SECONDS_PER_PAIR, SECONDS_PER_COARSE_PAIR = 0.0035, 0.0003  # of a CPU, all headings and widths, in bfloat16
 
 
@@ -67,10 +70,15 @@ def align_data_set(
     """
     dataset = config.dataset
     views = dataset.query_view, dataset.reference_view
-    images = [catalog.select(view=view, split="train").image_ids for view in views]
+    trained_on = catalog.select(split="train")
+    images = [trained_on.select(view=view).image_ids for view in views]
     reason = why_not_aligned(config, len(images[0]), len(images[1]))
     try:
-        data = None if reason else _data(config, catalog, output, address)
+        data = None if reason else _data(config, trained_on, output, address)
+        if data is not None:
+            usable = [_by_content(data, view, ids) for view, ids in zip(views, images, strict=True)]
+            if reason := why_not_aligned(config, len(usable[0]), len(usable[1])):
+                data = None
     except InputError as error:
         if config.alignment.use == "yes":
             raise
@@ -81,7 +89,6 @@ def align_data_set(
     log.info(
         "alignment: about %.0f CPU minutes per round", _cpu_minutes(config, len(images[0]), len(images[1]))
     )
-    usable = [_by_content(data, view, ids) for view, ids in zip(views, images, strict=True)]
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
         chosen = _chosen(config, data, usable, output, address)
@@ -102,19 +109,39 @@ def _cpu_minutes(config: Config, queries: int, references: int) -> float:
 def cells_for(
     bundle: Bundle, config: Config, catalog: Catalog, output: Path, address: str = ""
 ) -> AlignedData | None:
-    """The cells of a catalog's images as a bundle compares them; None where it has not learned to align."""
-    if bundle.alignment is None or config.alignment.use == "no":
+    """The cells of a catalog's images that are evaluated, as a bundle compares them.
+
+    None where it has not learned to align, and where the cells take too much memory, which is said.
+    """
+    section, dataset = config.alignment, config.dataset
+    if bundle.alignment is None or section.use == "no":
         return None
-    return _data(config, catalog, output, address, bundle.alignment.directions)
+    directed = directions(catalog, dataset.query_view, dataset.reference_view)
+    tested = {name for one in directed for side in (one.queries, one.gallery) for name in side.image_ids}
+    rows = catalog.rows.filter(np.array([name in tested for name in catalog.image_ids]))
+    images = Catalog(rows)
+    counts = [len(images.select(view=view)) for view in (dataset.query_view, dataset.reference_view)]
+    needed = bytes_needed(section, *counts) / 2**30
+    if needed > section.memory_gib or math.prod(counts) > MOST_PAIRS:
+        log.warning(
+            "warning: %d queries and %d references are not evaluated aligned: their cells take %.1f GiB of "
+            "alignment.memory_gib = %g, their scores %.1f GiB",
+            *counts,
+            needed,
+            section.memory_gib,
+            math.prod(counts) * 4 / 2**30,
+        )
+        return None
+    return _data(config, images, output, address, bundle.alignment.directions)
 
 
 def _data(
-    config: Config, catalog: Catalog, output: Path, address: str, directions: torch.Tensor | None = None
+    config: Config, catalog: Catalog, output: Path, address: str, projection: torch.Tensor | None = None
 ) -> AlignedData:
     known = Path(config.features.cache or output / "features")
     root = cells_root(config, output)
-    stores, directions = extract_cells(catalog, config, root, address, directions=directions, known=known)
-    return AlignedData(stores, (config.dataset.query_view, config.dataset.reference_view), directions)
+    stores, projection = extract_cells(catalog, config, root, address, directions=projection, known=known)
+    return AlignedData(stores, (config.dataset.query_view, config.dataset.reference_view), projection)
 
 
 def _by_content(data: AlignedData, view: str, image_ids: Sequence[str]) -> list[str]:

@@ -11,7 +11,8 @@ import torch
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Config
-from cvgl_ray.distributed.extract import FEW_TO_EXTRACT, file_digests_of
+from cvgl_ray.distributed.extract import file_digests_of
+from cvgl_ray.errors import InputError
 from cvgl_ray.features.batches import Batch, missing_batches, run_here
 from cvgl_ray.features.cell_batches import CellWork, Variants
 from cvgl_ray.features.cell_model import build_cell_model, cell_recipe
@@ -23,6 +24,7 @@ from cvgl_ray.storage.files import file_digest, write_atomically
 
 log = logging.getLogger(__name__)
 
+FEW_CELLS = 64  # images that are done before Ray would have started: a photo and its candidates, say
 SAMPLE = 64  # images per view, of which directions of wide cells are found
 
 
@@ -93,7 +95,7 @@ def extract_cells(
     work, images = CellWork(model, variants, directions), sum(len(batch["digests"]) for batch in batches)
     if images:
         log.info("cells: %d of %d images to extract", images, len(catalog))
-    if images > FEW_TO_EXTRACT or (images and config.run.gpu):
+    if images > FEW_CELLS or (images and config.run.gpu):
         from cvgl_ray.distributed import session
         from cvgl_ray.distributed.pixel_pipeline import run_batches
 
@@ -126,10 +128,11 @@ def _directions(
     name = fingerprint({**recipe, "sample": [batch["digests"] for batch in images]})
     path = root / f"directions-{name}.npy"
     if not path.exists():
-        cells = [
-            work.variants[batch["view"]].cells(made["features"], work.model.stride)
-            for batch, made in zip(images, run_here(images, work), strict=True)
-        ]
+        cells = []
+        for made in run_here(images, work):
+            if made["refused"] or not len(made["digests"]):
+                raise InputError(made["refused"] or f"no image of view {made['view']!r} can be read")
+            cells.append(work.variants[made["view"]].cells(made["features"], work.model.stride))
         found = projection(cells[0], cells[1])
         assert found is not None
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -139,7 +139,9 @@ class IndexActor:
         whole = EStepRows(
             rows.query_rows, rows.reference_rows, query=query, reference=reference, share=rows.share
         )
-        return match(number, whole), learned_of(aligner)
+        labels = match(number, whole)
+        aligner.level()
+        return labels, learned_of(aligner)
 
     def rounds_done(self) -> int:
         """How many rounds are over, those before the one whose embeddings came last; -1 before any worker."""

@@ -1,5 +1,6 @@
 """Locate single images: the best references of a gallery, with coordinates where they are known."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,8 @@ from cvgl_ray.search.topk import top_k
 from cvgl_ray.storage.filesystem import exists, is_uri
 from cvgl_ray.storage.galleries import Gallery, gallery_key, keep_gallery, load_gallery, rounded
 from cvgl_ray.storage.known_files import KnownFiles
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]  # an image: "image_id", "uri", "latitude", "longitude"
 
@@ -69,14 +72,18 @@ def localize(
     aligned = None if config.features.table or config.alignment.use == "no" else bundle.alignment
     count = top if aligned is None else closest(len(rows), top, config.alignment)
     indices, similarities = (part.numpy() for part in top_k(asked_side, side, count))
-    if aligned is None:
-        answers = [
-            [{"row": row, "similarity": score} for row, score in zip(best, scores, strict=True)]
-            for best, scores in zip(indices.tolist(), similarities.tolist(), strict=True)
-        ]
-    else:
+    answers = [
+        [{"row": row, "similarity": score} for row, score in zip(best, scores, strict=True)]
+        for best, scores in zip(indices.tolist(), similarities.tolist(), strict=True)
+    ]
+    if aligned is not None:
         cache, images = _cache(config, bundle_folder), Catalog(images.rows.take(usable))
-        answers = align_candidates(catalog, images, indices, similarities, aligned, config, cache, address)
+        try:
+            answers = align_candidates(
+                catalog, images, indices, similarities, aligned, config, cache, address
+            )
+        except InputError as error:  # such as weights that are not here any more
+            log.warning("warning: told by vectors alone, since %s", error)
     return [
         {"query": name, "references": [_described(rows[one.pop("row")], one) for one in answer[:top]]}
         for name, answer in zip(names, answers, strict=True)

@@ -67,7 +67,7 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         )
     alignment: Alignment | None = arguments["alignment"]
     if alignment is not None and state is not None:
-        alignment.state = state["alignment"]
+        alignment.state = state.get("alignment")
     rounds = run_rounds(
         learner,
         query,

@@ -133,3 +133,14 @@ def test_what_was_learned_goes_on_in_another_aligner():
     queries, references, poses = pairs_of(learned_of(other))
     assert (queries == references).mean() > 0.9
     assert (poses.heading == 1).mean() > 0.9
+
+
+def test_candidates_from_elsewhere_tell_the_poses_wherever_the_right_one_stands():
+    rng = np.random.default_rng(0)
+    others = [rng.permutation(np.delete(np.arange(PLACES), q))[:5] for q in range(PLACES)]
+    proposed = np.stack([rng.permutation([q, *few]) for q, few in enumerate(others)])
+    aligner = Aligner(*scene(noise=0.5), Settings(candidates=6))
+    scores = aligner.align(proposed)
+    assert aligner.prior.heading.argmax() == 1
+    assert np.exp(aligner.prior.heading).sum() < 1.5  # of four that might have been
+    assert float((scores.argmax(1) == torch.arange(PLACES)).float().mean()) > 0.9

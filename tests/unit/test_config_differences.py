@@ -18,6 +18,18 @@ def test_a_bundle_without_changes_keeps_its_configuration_but_for_the_machines()
     assert (config.run.gpu, config.run.workers, config.features.cache) == (False, 1, "")
 
 
+def test_auto_keeps_what_the_training_found(tmp_path):
+    found = (
+        "pretransform.query.crops=[0.8]",
+        "pretransform.query.orientations=2",
+        "pretransform.query.heading=90",
+    )
+    trained = load_config(None, found)
+    path = tmp_path / "c.toml"
+    path.write_text('[pretransform.query]\ncrops = "auto"\norientations = "auto"\nheading = 0.0\n')
+    assert load_on_bundle(trained, BUNDLE, path).pretransform == trained.pretransform
+
+
 def test_where_things_lie_and_how_retrieval_compares_may_change(tmp_path):
     trained = load_config(None, ("backbone.checkpoint=/there", "dataset.root=/there"))
     path = tmp_path / "c.toml"
