@@ -116,13 +116,21 @@ class Pretransforms(Section):
     reference: Pretransform = Pretransform()
     """of the images to search"""
 
+    def filled(self, found: "Pretransforms") -> "Pretransforms":
+        """These with what was `found` wherever they say "auto"; a heading of 0 goes with the orientations."""
+        views = {}
+        for name in ("query", "reference"):
+            view, other = getattr(self, name), getattr(found, name)
+            chosen: dict[str, Any] = {"crops": other.crops} if view.crops == "auto" else {}
+            if view.orientations == "auto":
+                chosen |= {"orientations": other.orientations, "heading": view.heading or other.heading}
+            views[name] = view.model_copy(update=chosen)
+        return Pretransforms(**views)
+
     def settled(self) -> "Pretransforms":
         """These with the recommended values in place of "auto", which nobody has looked into."""
         views = {}
         for name, crops in RECOMMENDED_CROPS.items():
-            view: Pretransform = getattr(self, name)
-            chosen: dict[str, Any] = {"orientations": 2} if view.orientations == "auto" else {}
-            if view.crops == "auto":
-                chosen["crops"] = crops if view.projection == "plane" else (1.0,)
-            views[name] = view.model_copy(update=chosen)
-        return Pretransforms(**views)
+            plane = getattr(self, name).projection == "plane"
+            views[name] = Pretransform(orientations=2, crops=crops if plane else (1.0,))
+        return self.filled(Pretransforms(**views))

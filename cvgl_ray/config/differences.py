@@ -34,7 +34,8 @@ def load_on_bundle(
     They say where data and weights lie, what the machine has, how retrieval compares. Raises InputError
     naming the first key that they change of what made the bundle.
     """
-    config = _settled_as(trained, load_config(path, overrides, _elsewhere(trained)))
+    config = load_config(path, overrides, _elsewhere(trained))
+    config = config.model_copy(update={"pretransform": config.pretransform.filled(trained.pretransform)})
     seeded = all(_has_random_weights(one) for one in (trained, config))
     difference = first_difference(_made_by(trained, seeded), _made_by(config, seeded))
     if difference:
@@ -43,18 +44,6 @@ def load_on_bundle(
             "was, or give a bundle that was trained with it"
         )
     return config
-
-
-def _settled_as(trained: Config, config: Config) -> Config:
-    """The configuration with the bundle's crops, orientations and headings where it says "auto"."""
-    views = {}
-    for name in ("query", "reference"):
-        view, own = getattr(config.pretransform, name), getattr(trained.pretransform, name)
-        kept = {"crops": own.crops} if view.crops == "auto" else {}
-        if view.orientations == "auto":
-            kept |= {"orientations": own.orientations, "heading": own.heading}
-        views[name] = view.model_copy(update=kept)
-    return config.model_copy(update={"pretransform": type(config.pretransform)(**views)})
 
 
 def _elsewhere(trained: Config) -> Config:

@@ -5,8 +5,7 @@ A query is scored by itself, on one thread, so that neither the number of actors
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from cvgl_ray.alignment.prior import PosePrior
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.answers import TRIES, giving_up
 from cvgl_ray.distributed.cells import CellStores
+from cvgl_ray.features.batches import one_thread
 from cvgl_ray.features.cells import Cells
 
 PARTS_PER_CPU = 4  # so that no CPU waits long for the last one
@@ -121,17 +121,6 @@ class _Scorer:
             ]
         with one_thread():
             return score_pairs(asked, references, prior, candidates, dtype=self.dtype)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Scores are rounded alike wherever they are made; and actors share a node's cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass

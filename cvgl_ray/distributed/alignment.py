@@ -14,7 +14,7 @@ from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.choice import Choice, choose
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog
-from cvgl_ray.config import Config, Pretransforms
+from cvgl_ray.config import Config, Pretransform, Pretransforms
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
 from cvgl_ray.distributed.cells import bytes_needed, extract_cells
@@ -92,7 +92,7 @@ def align_data_set(
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
         chosen = _chosen(config, data, usable, output, address)
-        return _with(config, pretransforms_of(chosen, config.pretransform)), data
+        return _with(config, config.pretransform.filled(pretransforms_of(chosen))), data
     return config, data
 
 
@@ -150,19 +150,16 @@ def _by_content(data: AlignedData, view: str, image_ids: Sequence[str]) -> list[
     return sorted((name for name in image_ids if name in usable), key=lambda name: digests[name])
 
 
-def pretransforms_of(choice: Choice, asked: Pretransforms) -> Pretransforms:
-    """What poses chose wherever "auto" was asked."""
-    crops = choice.query_crops, choice.reference_crops
-    headings = choice.query_headings, choice.reference_headings
-    views = {}
-    for name, own_crops, own_headings, view in zip(
-        ("query", "reference"), crops, headings, _both(asked), strict=True
-    ):
-        chosen: dict[str, Any] = {"crops": own_crops} if view.crops == "auto" else {}
-        if view.orientations == "auto":
-            chosen |= {"orientations": len(own_headings), "heading": view.heading or own_headings[0]}
-        views[name] = view.model_copy(update=chosen)
-    return Pretransforms(**views)
+def pretransforms_of(choice: Choice) -> Pretransforms:
+    """What poses chose, as a configuration says it."""
+    query, reference = (
+        Pretransform.model_validate({"crops": crops, "orientations": len(headings), "heading": headings[0]})
+        for crops, headings in (
+            (choice.query_crops, choice.query_headings),
+            (choice.reference_crops, choice.reference_headings),
+        )
+    )
+    return Pretransforms(query=query, reference=reference)
 
 
 def _chosen(

@@ -11,14 +11,13 @@ import torch
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Config
-from cvgl_ray.distributed.extract import file_digests_of
+from cvgl_ray.distributed.extract import bring, file_digests_of
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.batches import Batch, missing_batches, run_here
 from cvgl_ray.features.cell_batches import CellWork, Variants
 from cvgl_ray.features.cell_model import build_cell_model, cell_recipe
 from cvgl_ray.features.cell_projection import CHANNELS, projection
 from cvgl_ray.features.cells import Cells
-from cvgl_ray.features.collecting import collect
 from cvgl_ray.features.store import FEATURE, FeatureStore, fingerprint
 from cvgl_ray.storage.files import file_digest, write_atomically
 
@@ -95,15 +94,7 @@ def extract_cells(
     work, images = CellWork(model, variants, directions), sum(len(batch["digests"]) for batch in batches)
     if images:
         log.info("cells: %d of %d images to extract", images, len(catalog))
-    if images > FEW_CELLS or (images and config.run.gpu):
-        from cvgl_ray.distributed import session
-        from cvgl_ray.distributed.pixel_pipeline import run_batches
-
-        session.connect(address)
-        made = run_batches(batches, work, gpu=config.run.gpu, actors=config.features.actors)
-        collect(made, stores, images)
-    elif images:
-        collect(run_here(batches, work), stores, images)
+    bring(batches, work, stores, config, address, FEW_CELLS)
     by_view: dict[str, dict[str, str]] = {view: {} for view in stores}
     views = catalog.rows["view"].to_pylist()
     for view, name, digest in zip(views, catalog.image_ids, digests, strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
-from cvgl_ray.features.batches import Batch, Pretransforms, VectorWork, missing_batches, run_here
+from cvgl_ray.features.batches import Batch, Pretransforms, VectorWork, Work, missing_batches, run_here
 from cvgl_ray.features.collecting import collect
 from cvgl_ray.features.extraction import Extraction, load_tables, rejected_images, warn_of_copies
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
@@ -63,21 +63,37 @@ def extract(
     work, images = VectorWork(backbone, pretransforms), sum(len(batch["digests"]) for batch in batches)
     _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
-    if images > FEW_TO_EXTRACT or (images and config.run.gpu):
-        from cvgl_ray.distributed import session
-        from cvgl_ray.distributed.pixel_pipeline import run_batches
-
-        session.connect(address)
-        actors = config.features.actors
-        made = run_batches(batches, work, gpu=config.run.gpu, actors=actors)
-        reasons |= collect(made, stores, images)
-    elif images:
-        reasons |= collect(run_here(batches, work), stores, images)
+    reasons |= bring(batches, work, stores, config, address, FEW_TO_EXTRACT)
     result.rejected = rejected_images(catalog, digests, reasons, rejected_path, config.features.max_rejected)
     result.extracted = images - sum(not digest.startswith("!") for digest in reasons)
     result.reused = len(catalog) - result.extracted - len(result.rejected)
     result.tables = load_tables(catalog, digests, stores)
     return result
+
+
+def bring(
+    batches: Sequence[Batch],
+    work: Work,
+    stores: Mapping[str, FeatureStore],
+    config: Config,
+    address: str,
+    few: int,
+) -> dict[str, str]:
+    """Put what `work` makes of the batches into the stores; digest -> reason of the broken images.
+
+    Up to `few` images are done in this process, more and those of a GPU on the cluster at `address`.
+    """
+    images = sum(len(batch["digests"]) for batch in batches)
+    if not images:
+        return {}
+    if images <= few and not config.run.gpu:
+        return collect(run_here(batches, work), stores, images)
+    from cvgl_ray.distributed import session
+    from cvgl_ray.distributed.pixel_pipeline import run_batches
+
+    session.connect(address)
+    made = run_batches(batches, work, gpu=config.run.gpu, actors=config.features.actors)
+    return collect(made, stores, images)
 
 
 def stored(catalog: Catalog, recipes: Mapping[str, dict[str, Any]], root: Path) -> Extraction | None:

@@ -106,10 +106,7 @@ class IndexActor:
             [block for share in ordered for block in share.reference],
         )
         learned = None
-        if alignment is not None:
-            query, reference = (assemble(blocks, ray.get) for blocks in views)
-            labels, learned = self._aligned(number, ordered[0], query, reference, alignment)
-        elif estep.shards > 1:
+        if estep.shards > 1:  # nothing is aligned then
             # Not before the first round: the workers' nodes may come up with the workers.
             size = sum(block.size for blocks in views for block in blocks) * self.centre.shape[1] * 4
             self.shards = self.shards or start_shards(estep.shards, size // estep.shards)
@@ -120,7 +117,10 @@ class IndexActor:
             labels = match_by(search, ordered[0], estep, self.graphs)
         else:
             query, reference = (assemble(blocks, ray.get) for blocks in views)
-            labels = match_rows(query, reference, ordered[0], estep, self.graphs)
+            if alignment is None:
+                labels = match_rows(query, reference, ordered[0], estep, self.graphs)
+            else:
+                labels, learned = self._aligned(number, ordered[0], query, reference, alignment)
         self.shares = {}  # the object store is rid of them during the M-step
         log.debug(
             "round %d: %d queries matched over the shares of %d workers",

@@ -7,6 +7,7 @@ was interrupted before, and neither do its features.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -146,13 +147,20 @@ def run_here(batches: Sequence[Batch], work: Work) -> Iterator[Batch]:
 
     Several threads within one operation would round in another order, so each thread takes a variant.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread() as threads:
         work.fold()
         decode_each = work.decoding()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for batch in batches:
                 yield work(decode_each(batch), pool)
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """torch's operations on one thread, which round alike wherever they run; gives how many it had."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
     finally:
         torch.set_num_threads(threads)
