@@ -15,7 +15,6 @@ from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Config
 from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed.extract import extract, stored
-from cvgl_ray.distributed.localize_aligned import align_candidates, closest
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_backbone, check_recipes
@@ -70,13 +69,17 @@ def localize(
     # The gallery's side is known: a row in its place is enough.
     asked_side = model.sides(asked.features, np.zeros((1, asked.dimension), np.float32))[0]
     aligned = None if config.features.table or config.alignment.use == "no" else bundle.alignment
-    count = top if aligned is None else closest(len(rows), top, config.alignment)
+    count = top if aligned is None else min(len(rows), max(top, config.alignment.candidates))
     indices, similarities = (part.numpy() for part in top_k(asked_side, side, count))
     answers = [
         [{"row": row, "similarity": score} for row, score in zip(best, scores, strict=True)]
         for best, scores in zip(indices.tolist(), similarities.tolist(), strict=True)
     ]
     if aligned is not None:
+        from cvgl_ray.distributed.localize_aligned import (
+            align_candidates,  # here: Ray, which few images need not
+        )
+
         cache, images = _cache(config, bundle_folder), Catalog(images.rows.take(usable))
         try:
             answers = align_candidates(

@@ -10,7 +10,7 @@ from cvgl_ray.alignment.learned import adapter_of, combination_of, prior_of
 from cvgl_ray.alignment.poses import score_pairs
 from cvgl_ray.bundle import BundledAlignment
 from cvgl_ray.catalog.table import Catalog, concat
-from cvgl_ray.config import Alignment, Config
+from cvgl_ray.config import Config
 from cvgl_ray.distributed.align import AlignedData, settings_of
 from cvgl_ray.distributed.cells import extract_cells
 from cvgl_ray.features.views import QUERY, REFERENCE
@@ -65,8 +65,3 @@ def align_candidates(
         ]
         for number in range(len(best))
     ]
-
-
-def closest(count: int, top: int, section: Alignment) -> int:
-    """How many references of a gallery of `count` a vector proposes where `top` are asked."""
-    return min(count, max(top, section.candidates))
