@@ -1,15 +1,14 @@
-"""The exact top-k: the best rows of one array for those of another, by blocked matrix products."""
+"""The exact top-k: the best rows of one array for those of another, by faiss or on a GPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import faiss
 import numpy as np
 import torch
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.search.gpu import best_on
-
-TILE = 2048  # rows of either view in a block: 16 MiB of scores, a few times: the working memory
 
 
 @dataclass(frozen=True)
@@ -109,65 +108,38 @@ def nearest_both(
     k_reference: int,
     hubness: tuple[np.ndarray, np.ndarray] | None = None,
     *,
-    tile: int = TILE,
     device: str = "cpu",
 ) -> tuple[Nearest, Nearest]:
     """The k_query best references of each query, and the k_reference best queries of each reference.
 
     query [nq, D], reference [nr, D] float32, scored by s = inner product or, given hubness (h_q [nq],
-    h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view. Needs memory for the
-    answer and a few blocks of tile x tile scores, whatever the sizes.
+    h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view.
     """
-    if device != "cpu":
-        hub_q, hub_r = hubness or (None, None)
-        return (
-            _with_own(nearest(query, reference, k_query, hub_r, device=device), hub_q),
-            _with_own(nearest(reference, query, k_reference, hub_q, device=device), hub_r),
-        )
-    sides = _tensor(query), _tensor(reference)
-    terms = None if hubness is None else (_tensor(hubness[0])[:, None], _tensor(hubness[1]))
-    of_query = _nothing(len(query), min(k_query, len(reference)))
-    of_reference = _nothing(len(reference), min(k_reference, len(query)))
-    buffer = torch.empty(min(tile, len(query)) * min(tile, len(reference)))
-    for top in range(0, len(query), tile):
-        rows = sides[0][top : top + tile]
-        for left in range(0, len(reference), tile):
-            columns = sides[1][left : left + tile]
-            block = buffer[: len(rows) * len(columns)].view(len(rows), len(columns))
-            torch.mm(rows, columns.T, out=block)
-            if terms is not None:
-                block -= terms[0][top : top + tile]
-                block -= terms[1][left : left + tile]
-            _absorb(of_query, top, left, block, 0)
-            _absorb(of_reference, left, top, block, 1)
-    return _answer(of_query), _answer(of_reference)
+    hub_q, hub_r = hubness or (None, None)
+    return (
+        _with_own(nearest(query, reference, k_query, hub_r, device=device), hub_q),
+        _with_own(nearest(reference, query, k_reference, hub_q, device=device), hub_r),
+    )
 
 
 def nearest(
-    rows: np.ndarray,
-    others: np.ndarray,
-    k: int,
-    hubness: np.ndarray | None = None,
-    *,
-    tile: int = TILE,
-    device: str = "cpu",
+    rows: np.ndarray, others: np.ndarray, k: int, hubness: np.ndarray | None = None, *, device: str = "cpu"
 ) -> Nearest:
     """The k best of `others` [m, D] for each of `rows` [n, D], float32, by s or s - h, hubness h [m].
 
-    k is cut to m. Needs memory for the answer and a few blocks of tile x tile scores.
+    k is cut to m. Needs memory for the answer and a block of scores, and where there is hubness for a copy of
+    both sides.
     """
-    sides = _tensor(rows), _tensor(others)
-    term = None if hubness is None else _tensor(hubness)
+    k = min(k, len(others))
     if device != "cpu":
-        return _answer(best_on(device, *sides, min(k, len(others)), term))
-    best = _nothing(len(rows), min(k, len(others)))
-    for top in range(0, len(rows), tile):
-        for left in range(0, len(others), tile):
-            block = sides[0][top : top + tile] @ sides[1][left : left + tile].T
-            if term is not None:
-                block -= term[left : left + tile]
-            _absorb(best, top, left, block, 0)
-    return _answer(best)
+        term = None if hubness is None else torch.from_numpy(hubness)
+        best = best_on(device, torch.from_numpy(rows), torch.from_numpy(others), k, term)
+        return Nearest(best[1].numpy(), best[0].numpy())
+    if hubness is not None:  # one more coordinate
+        rows = np.hstack([rows, np.ones((len(rows), 1), np.float32)])
+        others = np.hstack([others, -hubness[:, None]])
+    scores, ids = faiss.knn(rows, others, k, faiss.METRIC_INNER_PRODUCT)
+    return Nearest(ids, scores)
 
 
 def _with_own(near: Nearest, hubness: np.ndarray | None) -> Nearest:
@@ -175,60 +147,6 @@ def _with_own(near: Nearest, hubness: np.ndarray | None) -> Nearest:
     return near if hubness is None else Nearest(near.ids, near.scores - hubness[:, None])
 
 
-def nearest_within(rows: np.ndarray, k: int, *, tile: int = TILE, device: str = "cpu") -> Nearest:
-    """The k best of a view's rows [n, D] float32 for each of them, itself among them: half the products."""
-    if device != "cpu":
-        return nearest(rows, rows, k, device=device)
-    side = _tensor(rows)
-    best = _nothing(len(rows), min(k, len(rows)))
-    for top in range(0, len(rows), tile):
-        for left in range(top, len(rows), tile):
-            block = side[top : top + tile] @ side[left : left + tile].T
-            _absorb(best, top, left, block, 0)
-            if left > top:
-                _absorb(best, left, top, block, 1)
-    return _answer(best)
-
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.require(array, requirements="W"))  # torch warns of an object store's memory
-
-
-_Best = tuple[torch.Tensor, torch.Tensor]  # scores [n, k], falling, and ids [n, k]
-
-
-def _nothing(count: int, k: int) -> _Best:
-    return torch.full((count, k), -torch.inf), torch.full((count, k), -1)
-
-
-def _absorb(best: _Best, first_row: int, first_id: int, block: torch.Tensor, side: int) -> None:
-    """Let a block of scores into the best so far of the rows that lie along its dimension `side`.
-
-    first_row: of those rows; first_id: of the ids along the other dimension. The first block goes through a
-    selection; of a later one only those few scores count that beat a row's worst: one comparison finds them.
-    """
-    count = block.shape[side]
-    scores, ids = (part[first_row : first_row + count] for part in best)
-    k = scores.shape[1]
-    if first_id == 0:
-        found = (block.T.contiguous() if side else block).topk(min(k, block.shape[1 - side]), dim=1)
-        scores[:, : found.values.shape[1]], ids[:, : found.values.shape[1]] = found.values, found.indices
-        return
-    worst = scores[:, -1] if side else scores[:, -1:]
-    # NumPy compares, and skips what is false, several times faster than torch.
-    hits = torch.from_numpy(np.flatnonzero(block.numpy() > worst.numpy()))
-    where = hits // block.shape[1], hits % block.shape[1]
-    order = where[side].argsort(stable=True)
-    rows, others, values = where[side][order], where[1 - side][order], block.view(-1)[hits[order]]
-    of_row = torch.bincount(rows, minlength=count)
-    place = k + torch.arange(len(rows)) - (of_row.cumsum(0) - of_row)[rows]
-    wide = torch.full((count, k + int(of_row.max())), -torch.inf)
-    wide_ids = torch.full(wide.shape, -1)
-    wide[:, :k], wide_ids[:, :k] = scores, ids
-    wide[rows, place], wide_ids[rows, place] = values, others + first_id
-    merged = wide.topk(k, dim=1)
-    scores[:], ids[:] = merged.values, wide_ids.gather(1, merged.indices)
-
-
-def _answer(best: _Best) -> Nearest:
-    return Nearest(best[1].numpy(), best[0].numpy())
+def nearest_within(rows: np.ndarray, k: int, *, device: str = "cpu") -> Nearest:
+    """The k best of a view's rows [n, D] float32 for each of them, itself among them."""
+    return nearest(rows, rows, k, device=device)

@@ -48,7 +48,7 @@ class Exact:
     device: str = "cpu"
 
     def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
-        """See Search; one pass over the scores answers both views."""
+        """See Search."""
         of_query, of_reference = nearest_both(
             self.query, self.reference, k_query, k_reference, hubs, device=self.device
         )
