@@ -166,7 +166,7 @@ def load_bundle(folder: Path) -> Bundle:
             (arrays[VIEWS[0]], arrays[VIEWS[1]]) for arrays in map(safetensors.numpy.load, (bank, trained))
         )
         config = Config.model_validate(description["config"])
-        adapter = build_adapter(config, description["dimension"])
+        adapter = build_adapter(config.adapter, description["dimension"], seed=config.run.seed)
         adapter.load_state_dict(state)
         recipes = description["recipes"]
     except OSError as error:

@@ -94,7 +94,7 @@ def fit(queries: Array, references: Array, config: Config | None = None) -> Mode
     check_views(query, reference)
     for doubt in doubts(query, reference):
         log.warning("%s", doubt)
-    learner, _ = fit_learner(query, reference, config)
+    learner, _ = fit_learner(query, reference, config.learning)
     bundle = bundle_of(learner, query, reference, config, {})
     return Model(bundle, pairs_of(learner))
 

@@ -41,7 +41,7 @@ def extract_stage(config: Config, output: Path | str, address: str = "") -> Data
     """Bring the features of all images of the data set up to date; name the broken ones."""
     with run_folder.opened(output) as folder:
         run_record.check_claim(folder.path, "extract", config)
-        catalog = scan(config)
+        catalog = scan(config.dataset, config.features.table, config.backbone)
         run_record.claim(folder.path, "extract", config)
         _fetch_features(config, folder)
         config, _ = align_data_set(config, catalog, folder.path, address)
@@ -58,7 +58,7 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         complete = folder.path / ".complete"
         if complete.exists():
             return read_metrics(folder.path)
-        catalog = scan(config)
+        catalog = scan(config.dataset, config.features.table, config.backbone)
         query_images = catalog.select(view=config.dataset.query_view, split="train")
         reference_images = catalog.select(view=config.dataset.reference_view, split="train")
         check_batches(len(query_images), len(reference_images), config.estep)
@@ -68,12 +68,12 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         _fetch_features(config, folder)
         config, aligned = align_data_set(config, catalog, folder.path, address)
         data = load_features(config, folder.path, address, catalog=catalog)
-        query, reference = training_tables(data, config)
+        query, reference = training_tables(data, config.dataset)
         session.connect(address)
         trained = train(query, reference, config, data.extraction.recipes, folder, aligned)
         save_bundle(folder.path / "bundle", trained.bundle, trained.pairs, trained.poses())
         _show(trained, data, query, reference, folder.path / "tensorboard")
-        judged = load_labels(config, catalog) is not None
+        judged = load_labels(config.dataset, config.features.table, catalog) is not None
         cells = cells_for(trained.bundle, config, catalog, folder.path, address) if judged else None
         report = write_metrics(config, data, trained.bundle, folder.path, cells)
         complete.touch()
@@ -113,13 +113,13 @@ def evaluate_stage(
         config = load_on_bundle(bundle.config, bundle_folder, config_path, overrides)
         own = run_record.stage_of(folder.path) in ("", "evaluate")
         results = folder.path if own else folder.path / "evaluation"
-        catalog = scan(config)
+        catalog = scan(config.dataset, config.features.table, config.backbone)
         directions(catalog, config.dataset.query_view, config.dataset.reference_view)
         results.mkdir(exist_ok=True)
         run_record.claim(
             results, "evaluate", config, {"bundle": file_digest((bundle_folder / "config.json").read_bytes())}
         )
-        if load_labels(config, catalog) is None:
+        if load_labels(config.dataset, config.features.table, catalog) is None:
             data, cells = Data(catalog, Extraction()), None
         else:
             _fetch_features(config, folder)

@@ -100,8 +100,9 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
         )
         for number, view in enumerate((config.dataset.query_view, config.dataset.reference_view))
     )
-    judge = HalfModels(query, reference, config).judge if config.run.agreement else None
-    learner, rounds = start(query, reference, config, judge)
+    learning = config.learning
+    judge = HalfModels(query, reference, learning).judge if learning.agreement else None
+    learner, rounds = start(query, reference, learning, judge)
     every = max(1, config.mstep.rounds // CURVE)
     seconds, curve, scalars = 0.0, [], {}
     started = time.perf_counter()

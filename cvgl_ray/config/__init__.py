@@ -7,7 +7,7 @@ defaults are the recommended values: a data set's root and a backbone's name are
 from cvgl_ray.config.alignment import Alignment
 from cvgl_ray.config.backbone import Backbone, Pretransform, Pretransforms
 from cvgl_ray.config.data import Dataset, Features
-from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
+from cvgl_ray.config.learning import Adapter, EStep, Learning, Loss, MStep
 from cvgl_ray.config.localization import CellLayer, Cells, Prior
 from cvgl_ray.config.reading import load_config, read_tree, validated
 from cvgl_ray.config.run import Retrieval, Run
@@ -27,6 +27,7 @@ __all__ = [
     "EStep",
     "Features",
     "Fraction",
+    "Learning",
     "Loss",
     "MStep",
     "NotNegative",

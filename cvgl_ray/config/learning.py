@@ -1,5 +1,6 @@
-"""Sections of the rounds: the adapter, the E-step, the M-step and its losses."""
+"""Sections of the rounds: the adapter, the E-step, the M-step, its losses; and all that learning takes."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -107,3 +108,25 @@ class Loss(Section):
     """of the reconstruction"""
     orthogonality_weight: NotNegative = 0.0
     """of the encoder's distance from an isometry"""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a training's rounds depend on besides the features; `Config.learning` gives it.
+
+    seed: of initial weights and batches; gpu: whether they are done on this machine's; agreement: whether
+    models of half the features judge them.
+    """
+
+    adapter: Adapter
+    estep: EStep
+    mstep: MStep
+    loss: Loss
+    seed: int
+    gpu: bool
+    agreement: bool
+
+    @property
+    def device(self) -> str:
+        """Of a training in one process, as torch names it."""
+        return "cuda" if self.gpu else "cpu"

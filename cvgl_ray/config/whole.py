@@ -7,7 +7,7 @@ from pydantic import model_validator
 from cvgl_ray.config.alignment import Alignment
 from cvgl_ray.config.backbone import Backbone, Pretransforms
 from cvgl_ray.config.data import Dataset, Features
-from cvgl_ray.config.learning import Adapter, EStep, Loss, MStep
+from cvgl_ray.config.learning import Adapter, EStep, Learning, Loss, MStep
 from cvgl_ray.config.localization import Cells, Prior
 from cvgl_ray.config.run import Retrieval, Run
 from cvgl_ray.config.section import Section
@@ -40,6 +40,20 @@ class Config(Section):
     cells: Cells = Cells()
     prior: Prior = Prior()
     run: Run = Run()
+
+    @property
+    def learning(self) -> Learning:
+        """The part that a training's rounds take."""
+        run = self.run
+        return Learning(
+            self.adapter,
+            self.estep,
+            self.mstep,
+            self.loss,
+            seed=run.seed,
+            gpu=run.gpu,
+            agreement=run.agreement,
+        )
 
     @model_validator(mode="before")
     @classmethod

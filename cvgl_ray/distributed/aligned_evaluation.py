@@ -8,7 +8,7 @@ from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.learned import take_over
 from cvgl_ray.alignment.matching import together
 from cvgl_ray.bundle import Bundle
-from cvgl_ray.config import Config
+from cvgl_ray.config import Alignment
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
 from cvgl_ray.distributed.data import Data
 from cvgl_ray.em.adapters import embed
@@ -20,16 +20,18 @@ from cvgl_ray.features.views import QUERY, REFERENCE
 Sides = tuple[Direction, torch.Tensor, torch.Tensor]
 
 
-def aligned_sides(config: Config, data: Data, bundle: Bundle, cells: AlignedData) -> list[Sides]:
+def aligned_sides(
+    data: Data, bundle: Bundle, cells: AlignedData, section: Alignment, neighbours: int
+) -> list[Sides]:
     """Each direction with vectors of its queries and gallery, whose inner products are the aligned scores.
 
-    Both directions share the scores of all pairs. These are corrected for hubs by the very images that are
-    asked, as with retrieval.bank = "queries".
+    neighbours: of CSLS's scale. Both directions share the scores of all pairs. These are corrected for hubs
+    by the very images that are asked, as with retrieval.bank = "queries".
     """
     tables, (query_view, reference_view) = data.extraction.tables, cells.views
     directed = directions(with_features(data.catalog, tables), query_view, reference_view)
     ids = [_of_view(directed, view) for view in cells.views]
-    scores = aligned_scores(config, data, ids, bundle, cells)
+    scores = aligned_scores(data, ids, bundle, cells, section, neighbours)
     row, column = ({name: number for number, name in enumerate(names)} for names in ids)
     found = []
     for direction in directed:
@@ -43,7 +45,12 @@ def aligned_sides(config: Config, data: Data, bundle: Bundle, cells: AlignedData
 
 
 def aligned_scores(
-    config: Config, data: Data, ids: Sequence[Sequence[str]], bundle: Bundle, cells: AlignedData
+    data: Data,
+    ids: Sequence[Sequence[str]],
+    bundle: Bundle,
+    cells: AlignedData,
+    section: Alignment,
+    neighbours: int,
 ) -> torch.Tensor:
     """Scores [Nq, Nr] of vector and alignment together of these images of both views, for this bundle."""
     assert bundle.alignment is not None
@@ -51,11 +58,11 @@ def aligned_scores(
         embed(bundle.adapter, select(data.extraction.tables[view], names).features, role)
         for view, names, role in zip(cells.views, ids, (QUERY, REFERENCE), strict=True)
     )
-    settings = settings_of(config.alignment)
+    settings = settings_of(section)
     aligner = Aligner(*cells.load(ids[0], ids[1]), settings, ClusterScore(settings.dtype))
     take_over(aligner, bundle.alignment.learned)
     cosines = torch.from_numpy(query) @ torch.from_numpy(reference).T
-    return together(aligner, cosines, config.retrieval.neighbours, keep=True)
+    return together(aligner, cosines, neighbours, keep=True)
 
 
 def _of_view(directed: Sequence[Direction], view: str) -> list[str]:

@@ -14,7 +14,7 @@ from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.choice import Choice, choose
 from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog
-from cvgl_ray.config import Config, Pretransform, Pretransforms
+from cvgl_ray.config import Alignment, Config, Pretransform, Pretransforms
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
 from cvgl_ray.distributed.cells import bytes_needed, extract_cells
@@ -87,18 +87,19 @@ def align_data_set(
         log.info("alignment: none, since %s", reason)
         return _with(config, config.pretransform.settled()), None
     log.info(
-        "alignment: about %.0f CPU minutes per round", _cpu_minutes(config, len(images[0]), len(images[1]))
+        "alignment: about %.0f CPU minutes per round",
+        _cpu_minutes(config.alignment, len(images[0]), len(images[1])),
     )
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
-        chosen = _chosen(config, data, usable, output, address)
+        chosen = _chosen(config.alignment, data, usable, output, address)
         return _with(config, config.pretransform.filled(pretransforms_of(chosen))), data
     return config, data
 
 
-def _cpu_minutes(config: Config, queries: int, references: int) -> float:
+def _cpu_minutes(section: Alignment, queries: int, references: int) -> float:
     """Of a round, to an order of magnitude; measured with 12 headings and 7 widths (experiments/LOG.md)."""
-    settings, section = settings_of(config.alignment), config.alignment
+    settings = settings_of(section)
     poses = section.headings * len(section.widths) / (12 * 7)
     coarse = references if references <= settings.all_below else 0
     pairs = min(settings.candidates, references) * SECONDS_PER_PAIR + coarse * SECONDS_PER_COARSE_PAIR
@@ -163,7 +164,7 @@ def pretransforms_of(choice: Choice) -> Pretransforms:
 
 
 def _chosen(
-    config: Config, data: AlignedData, images: Sequence[Sequence[str]], output: Path, address: str
+    section: Alignment, data: AlignedData, images: Sequence[Sequence[str]], output: Path, address: str
 ) -> Choice:
     """As an earlier run into the folder chose of the same cells, or as the poses of a sample say."""
     stores, path = data.stores, output / CHOICE
@@ -177,10 +178,10 @@ def _chosen(
     else:
         session.connect(address)
         query, references = data.load(images[0], images[1])
-        settings = settings_of(config.alignment)
+        settings = settings_of(section)
         aligner = Aligner(query, references, settings, ClusterScore(settings.dtype))
         aligner.find_poses()
-        choice = choose(aligner.prior, np.array(config.alignment.widths))
+        choice = choose(aligner.prior, np.array(section.widths))
         write_json(path, {"key": key, "choice": choice.__dict__, "forwards": choice.forwards})
     log.info("alignment: %s; %d and %d forwards per query and reference", choice.evidence, *choice.forwards)
     return choice

@@ -94,7 +94,7 @@ def extract_cells(
     work, images = CellWork(model, variants, directions), sum(len(batch["digests"]) for batch in batches)
     if images:
         log.info("cells: %d of %d images to extract", images, len(catalog))
-    bring(batches, work, stores, config, address, FEW_CELLS)
+    bring(batches, work, stores, address, FEW_CELLS, gpu=config.run.gpu, actors=config.features.actors)
     by_view: dict[str, dict[str, str]] = {view: {} for view in stores}
     views = catalog.rows["view"].to_pylist()
     for view, name, digest in zip(views, catalog.image_ids, digests, strict=True):

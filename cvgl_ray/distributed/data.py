@@ -6,7 +6,7 @@ from pathlib import Path
 from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.feature_table import scan_table, table_labels
 from cvgl_ray.catalog.table import Catalog, Labels
-from cvgl_ray.config import Config
+from cvgl_ray.config import Backbone, Config, Dataset
 from cvgl_ray.distributed.extract import Check, extract
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.extraction import Extraction
@@ -23,12 +23,12 @@ class Data:
     extraction: Extraction
 
 
-def scan(config: Config) -> Catalog:
+def scan(dataset: Dataset, table: str, backbone: Backbone) -> Catalog:
     """The images of the data set, or the rows of its table of features where there is no root.
 
+    table: of features, "" where the backbone makes them.
     Raises InputError for what can be known to be wrong before any image is read: also of the backbone.
     """
-    dataset, table = config.dataset, config.features.table
     if table:
         of_table = scan_table(table, dataset.query_view, dataset.reference_view)
         if not dataset.root:
@@ -42,15 +42,15 @@ def scan(config: Config) -> Catalog:
         dataset.layout, dataset.root, dataset.query_view, dataset.reference_view, dataset.distractors
     )
     if not table:
-        check_backbone(config.backbone)
+        check_backbone(backbone)
     return catalog
 
 
-def load_labels(config: Config, catalog: Catalog) -> Labels | None:
+def load_labels(dataset: Dataset, table: str, catalog: Catalog) -> Labels | None:
     """The places of `scan`'s images, None where nobody named them; for the evaluation alone."""
-    if not config.dataset.root:
-        return table_labels(config.features.table, catalog)
-    return layouts.load_labels(config.dataset.layout, config.dataset.root, catalog)
+    if not dataset.root:
+        return table_labels(table, catalog)
+    return layouts.load_labels(dataset.layout, dataset.root, catalog)
 
 
 def load_features(
@@ -67,10 +67,10 @@ def load_features(
     catalog: `scan`'s, where it is known already. cache: the store's folder where features.cache names none,
     by default `output`/features. check: as `extract` takes it.
     """
-    catalog = catalog or scan(config)
+    catalog = catalog or scan(config.dataset, config.features.table, config.backbone)
     write_atomically(output / "catalog.parquet", lambda temporary: catalog.write(str(temporary)))
     if config.features.table:
-        found = _foreign_features(config, catalog)
+        found = _foreign_features(config.dataset, config.features.table, catalog)
         if check is not None:
             check(found.recipes)
     else:
@@ -79,21 +79,21 @@ def load_features(
     return Data(catalog, found)
 
 
-def _foreign_features(config: Config, catalog: Catalog) -> Extraction:
+def _foreign_features(dataset: Dataset, table: str, catalog: Catalog) -> Extraction:
     """Features that somebody else extracted, matched to the catalog by image id."""
     found = Extraction()
-    for view in (config.dataset.query_view, config.dataset.reference_view):
+    for view in (dataset.query_view, dataset.reference_view):
         ids = catalog.select(view=view).image_ids
-        found.tables[view] = select(read_table(config.features.table, view), ids)
+        found.tables[view] = select(read_table(table, view), ids)
         found.recipes[view] = {"source": "features.table", "dimension": found.tables[view].dimension}
     return found
 
 
-def training_tables(data: Data, config: Config) -> tuple[FeatureTable, FeatureTable]:
+def training_tables(data: Data, dataset: Dataset) -> tuple[FeatureTable, FeatureTable]:
     """The query and the reference features to learn from."""
     query, reference = (
         select(data.extraction.tables[view], _trainable(data, view))
-        for view in (config.dataset.query_view, config.dataset.reference_view)
+        for view in (dataset.query_view, dataset.reference_view)
     )
     return query, reference
 

@@ -33,7 +33,7 @@ def write_metrics(
 
     cells: of the images, where the bundle has learned to align them.
     """
-    labels = load_labels(config, data.catalog)
+    labels = load_labels(config.dataset, config.features.table, data.catalog)
     report: dict[str, Any] = {
         "frozen": {},
         "adapted": {},
@@ -49,9 +49,10 @@ def write_metrics(
         figures, retrieved = evaluate(data.catalog, labels, tables, dataset, model)
         directed = directions(with_features(data.catalog, tables), dataset.query_view, dataset.reference_view)
         if cells is not None:
+            sides = aligned_sides(data, bundle, cells, config.alignment, config.retrieval.neighbours)
             figures["aligned"] = {
                 direction.name: evaluate_direction(direction, query, gallery, labels)
-                for direction, query, gallery in aligned_sides(config, data, bundle, cells)
+                for direction, query, gallery in sides
             }
         trained_on = queries_trained_on(directed, tables, bundle.trained_on, dataset)
         report |= {**figures, "trained_on_test_images": trained_on}

@@ -63,7 +63,9 @@ def extract(
     work, images = VectorWork(backbone, pretransforms), sum(len(batch["digests"]) for batch in batches)
     _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
-    reasons |= bring(batches, work, stores, config, address, FEW_TO_EXTRACT)
+    reasons |= bring(
+        batches, work, stores, address, FEW_TO_EXTRACT, gpu=config.run.gpu, actors=config.features.actors
+    )
     result.rejected = rejected_images(catalog, digests, reasons, rejected_path, config.features.max_rejected)
     result.extracted = images - sum(not digest.startswith("!") for digest in reasons)
     result.reused = len(catalog) - result.extracted - len(result.rejected)
@@ -75,24 +77,27 @@ def bring(
     batches: Sequence[Batch],
     work: Work,
     stores: Mapping[str, FeatureStore],
-    config: Config,
     address: str,
     few: int,
+    *,
+    gpu: bool,
+    actors: int,
 ) -> dict[str, str]:
     """Put what `work` makes of the batches into the stores; digest -> reason of the broken images.
 
-    Up to `few` images are done in this process, more and those of a GPU on the cluster at `address`.
+    Up to `few` images are done in this process, more and those of a GPU on the cluster at `address`;
+    actors: see `config.Features`.
     """
     images = sum(len(batch["digests"]) for batch in batches)
     if not images:
         return {}
-    if images <= few and not config.run.gpu:
+    if images <= few and not gpu:
         return collect(run_here(batches, work), stores, images)
     from cvgl_ray.distributed import session
     from cvgl_ray.distributed.pixel_pipeline import run_batches
 
     session.connect(address)
-    made = run_batches(batches, work, gpu=config.run.gpu, actors=config.features.actors)
+    made = run_batches(batches, work, gpu=gpu, actors=actors)
     return collect(made, stores, images)
 
 

@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError
 
 from cvgl_ray.alignment.learned import Learned, learned_of
 from cvgl_ray.alignment.matching import alignment_matcher
-from cvgl_ray.config import Config
+from cvgl_ray.config import Learning
 from cvgl_ray.distributed.align import Alignment, ClusterScore
 from cvgl_ray.distributed.resources import place, use_threads
 from cvgl_ray.distributed.shards import RESTARTS, TRIES, asking, first_line, start_shards
@@ -64,8 +64,8 @@ class IndexActor:
     without object references for the same reason: Ray cannot promise those to a restarted actor.
     """
 
-    def __init__(self, config: Config, centre: np.ndarray, threads: int) -> None:
-        self.config, self.centre = config, centre
+    def __init__(self, learning: Learning, centre: np.ndarray, threads: int) -> None:
+        self.learning, self.centre = learning, centre
         use_threads(threads)
         self.shards: list[Any] = []
         self.graphs: Graphs | None = None
@@ -75,10 +75,11 @@ class IndexActor:
 
     def prepare(self, features: Features) -> None:
         """Build the graphs of the frozen features, where the policy asks for them and they are not there."""
-        if self.config.estep.neighbourhood and self.graphs is None:
+        if self.learning.estep.neighbourhood and self.graphs is None:
             query, reference = ray.get(list(features))
-            adapter = build_adapter(self.config, query.shape[1], torch.from_numpy(self.centre.copy()))
-            self.graphs = frozen_graphs(query, reference, adapter, self.config.estep.index)
+            section, centre = self.learning.adapter, torch.from_numpy(self.centre.copy())
+            adapter = build_adapter(section, query.shape[1], centre, seed=self.learning.seed)
+            self.graphs = frozen_graphs(query, reference, adapter, self.learning.estep.index)
 
     def begin(self) -> None:
         """A worker has started; see `rounds_done`."""
@@ -100,7 +101,7 @@ class IndexActor:
         if number != self.round or len(self.shares) < workers:
             return None
         self.prepare(features)
-        ordered, estep = [self.shares[rank] for rank in range(workers)], self.config.estep
+        ordered, estep = [self.shares[rank] for rank in range(workers)], self.learning.estep
         views = (
             [block for share in ordered for block in share.query],
             [block for share in ordered for block in share.reference],
@@ -135,7 +136,7 @@ class IndexActor:
     ) -> tuple[PseudoLabels, Learned]:
         self.score = self.score or ClusterScore(alignment.settings.dtype)
         aligner = alignment.aligner(self.score)
-        match = alignment_matcher(aligner, self.config.estep, self.graphs)
+        match = alignment_matcher(aligner, self.learning.estep, self.graphs)
         whole = EStepRows(
             rows.query_rows, rows.reference_rows, query=query, reference=reference, share=rows.share
         )
@@ -148,14 +149,14 @@ class IndexActor:
         return self.round
 
 
-def start_index(config: Config, features: Features, centre: np.ndarray, memory: int, threads: int) -> Any:
+def start_index(learning: Learning, features: Features, centre: np.ndarray, memory: int, threads: int) -> Any:
     """Start the actor, which restarts when its process dies.
 
     centre [2, D]: the views' means; memory: bytes of all embeddings; threads: 0 for those of its node.
     """
-    where = place(memory if config.estep.shards == 1 else 0)
+    where = place(memory if learning.estep.shards == 1 else 0)
     remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **where)(IndexActor)
-    actor: Any = remote.remote(config, centre, threads)
+    actor: Any = remote.remote(learning, centre, threads)
     # While the workers start; where it dies of this, the first round's matching will say so.
     actor.prepare.options(max_task_retries=0).remote(features)
     return actor

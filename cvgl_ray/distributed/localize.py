@@ -12,7 +12,7 @@ import numpy as np
 from cvgl_ray.bundle import Bundle, load_bundle
 from cvgl_ray.catalog.folders import scan_images
 from cvgl_ray.catalog.table import Catalog, concat
-from cvgl_ray.config import Config
+from cvgl_ray.config import Config, Dataset
 from cvgl_ray.config.differences import load_on_bundle
 from cvgl_ray.distributed.extract import extract, stored
 from cvgl_ray.em.retrieval import Retriever
@@ -54,14 +54,14 @@ def localize(
     config = load_on_bundle(bundle.config, bundle_folder, overrides=overrides)
     model = replace(bundle.retriever(config.retrieval), bank="training")
     if config.features.table:
-        names, asked, rows, searched = _tables(gallery, queries, config, bundle)
+        names, asked, rows, searched = _tables(gallery, queries, config.dataset, bundle.adapter.dimension)
         _check_top(top, len(rows))
         side = model.sides(asked.features, searched.features)[1]
     else:
         if config.backbone != bundle.config.backbone:
             check_backbone(config.backbone)
         names = [str(query) for query in queries]
-        catalog, images = _catalogs(gallery, names, config)
+        catalog, images = _catalogs(gallery, names, config.dataset)
         _check_top(top, len(images))
         asked, found = _searchable(catalog, images, config, bundle, model, bundle_folder, address)
         everything = images.rows.to_pylist()
@@ -80,7 +80,7 @@ def localize(
             align_candidates,  # here: Ray, which few images need not
         )
 
-        cache, images = _cache(config, bundle_folder), Catalog(images.rows.take(usable))
+        cache, images = _cache(config.features.cache, bundle_folder), Catalog(images.rows.take(usable))
         try:
             answers = align_candidates(
                 catalog, images, indices, similarities, aligned, config, cache, address
@@ -97,9 +97,9 @@ def _described(row: Row, found: dict[str, Any]) -> dict[str, Any]:
     return {key: row.get(key) for key in ("image_id", "uri", "latitude", "longitude")} | found
 
 
-def _cache(config: Config, folder: Path) -> Path:
+def _cache(configured: str, folder: Path) -> Path:
     """Where features are kept: as configured, or beside the bundle."""
-    return Path(config.features.cache or folder.parent / "features")
+    return Path(configured or folder.parent / "features")
 
 
 def _searchable(
@@ -112,7 +112,7 @@ def _searchable(
     address: str,
 ) -> tuple[FeatureTable, Gallery]:
     """The queries' features, and the gallery's side of the scores: as it was kept, or made and kept."""
-    cache = _cache(config, folder)
+    cache = _cache(config.features.cache, folder)
     kept = cache.with_name("galleries")
     described = [(folder / "config.json").read_text(), config.retrieval.model_dump(mode="json")]
 
@@ -146,7 +146,7 @@ def _searchable(
     return queries, found
 
 
-def _catalogs(gallery: str, queries: Sequence[str], config: Config) -> tuple[Catalog, Catalog]:
+def _catalogs(gallery: str, queries: Sequence[str], dataset: Dataset) -> tuple[Catalog, Catalog]:
     """The queries and the gallery, before any of them is read."""
     for path in queries:
         if not (exists(path) if is_uri(path) else Path(path).is_file()):
@@ -155,26 +155,26 @@ def _catalogs(gallery: str, queries: Sequence[str], config: Config) -> tuple[Cat
         {
             "image_id": f".query/{number}/{Path(path).name}",
             "uri": path if is_uri(path) else str(Path(path).resolve()),
-            "view": config.dataset.query_view,
+            "view": dataset.query_view,
             "split": "query",
         }
         for number, path in enumerate(queries)
     )
-    return asked, scan_images(gallery, config.dataset.reference_view, "gallery")
+    return asked, scan_images(gallery, dataset.reference_view, "gallery")
 
 
 def _tables(
-    gallery: str, queries: Sequence[str | Path], config: Config, bundle: Bundle
+    gallery: str, queries: Sequence[str | Path], dataset: Dataset, dimension: int
 ) -> tuple[list[str], FeatureTable, list[Row], FeatureTable]:
     """Names and features of the queries, rows and features of the gallery, of tables of either view."""
-    searched = read_table(gallery, config.dataset.reference_view)
-    parts = [read_table(path, config.dataset.query_view) for path in queries]
+    searched = read_table(gallery, dataset.reference_view)
+    parts = [read_table(path, dataset.query_view) for path in queries]
     names = [name for part in parts for name in part.image_ids]
     for table, option in ((searched, "--gallery"), *((part, "--query") for part in parts)):
-        if table.dimension != bundle.adapter.dimension:
+        if table.dimension != dimension:
             raise InputError(
                 f"{option} has features of {table.dimension} dimensions, and the bundle was trained on "
-                f"{bundle.adapter.dimension}; give features of the same kind"
+                f"{dimension}; give features of the same kind"
             )
     asked = FeatureTable(names, np.concatenate([part.features for part in parts]))
     return names, asked, [{"image_id": name, "uri": ""} for name in searched.image_ids], searched

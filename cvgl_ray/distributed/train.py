@@ -8,7 +8,7 @@ import ray
 import ray.train
 import ray.train.torch
 
-from cvgl_ray.config import Config
+from cvgl_ray.config import Config, Run
 from cvgl_ray.distributed.align import AlignedData, Alignment, share_cells
 from cvgl_ray.distributed.index import start_index
 from cvgl_ray.distributed.resources import check_needs, training_need
@@ -20,6 +20,7 @@ from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.inputs import doubts
 from cvgl_ray.errors import GaveUpError, InputError, chain
 from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.reports.tensorboard import configuration_table
 from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
 from cvgl_ray.storage.run_folder import RunFolder
@@ -107,12 +108,14 @@ def fit_on_workers(
     alignment: of the rows' images.
     """
     rows, width = len(data.query_ids) + len(data.reference_ids), config.adapter.width or data.centre.shape[1]
-    actor = start_index(config, data.features, data.centre, memory=rows * width * 4, threads=threads)
+    actor = start_index(config.learning, data.features, data.centre, memory=rows * width * 4, threads=threads)
     filesystem, storage_path = resolve(storage)
+    writer = RoundWriter(str(logs.resolve()), configuration_table(config))
     trainer = _Trainer(
         worker,
         train_loop_config={
-            "config": config,
+            "learning": config.learning,
+            "poses": (config.alignment.headings, config.alignment.widths),
             "features": data.features,
             "centre": data.centre,
             "digest": data.digest,
@@ -124,7 +127,7 @@ def fit_on_workers(
         },
         torch_config=NoGroup(),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=_workers(config),  # type: ignore[arg-type]
+            num_workers=_workers(config.run),  # type: ignore[arg-type]
             use_gpu=config.run.gpu,
             resources_per_worker=dict(training_need(config.run).each),
             placement_strategy="SPREAD",  # over as many nodes as there are
@@ -136,7 +139,7 @@ def fit_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[_NoRetry(), RoundWriter(str(logs.resolve()), config)],  # type: ignore[list-item]
+            callbacks=[_NoRetry(), writer],  # type: ignore[list-item]
         ),
     )
     try:
@@ -165,9 +168,9 @@ class _Trainer(ray.train.torch.TorchTrainer):
         pass
 
 
-def _workers(config: Config) -> int | tuple[int, int]:
+def _workers(run: Run) -> int | tuple[int, int]:
     """How many workers, or how few and how many: Ray Train then goes on with what the cluster has."""
-    fewest, most = config.run.min_workers, config.run.workers
+    fewest, most = run.min_workers, run.workers
     return (fewest, most) if 0 < fewest < most else most
 
 

@@ -42,7 +42,7 @@ def collect(
     cells: AlignedData | None = None,
 ) -> Trained:
     """The bundle of the round to keep, from a learner's state; of what was aligned the last round's."""
-    learner = build_learner(config, data.centre.shape[1])
+    learner = build_learner(config.learning, data.centre.shape[1])
     learner.load_state_dict(state)
     learner.return_to_best()
     pairs = [(data.query_ids[q], data.reference_ids[r], cosine) for q, r, cosine in pairs_of(learner)]

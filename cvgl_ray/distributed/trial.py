@@ -11,7 +11,7 @@ import ray
 import torch
 from ray import tune
 
-from cvgl_ray.config import Config
+from cvgl_ray.config import Config, Learning
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.resources import node_cores, use_threads
 from cvgl_ray.distributed.train import fit_on_workers
@@ -21,7 +21,7 @@ from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.judge import CHOICE, HalfModels
 from cvgl_ray.em.rounds import own_matcher, run_rounds
 from cvgl_ray.reports.shown import shown
-from cvgl_ray.reports.tensorboard import score_histograms
+from cvgl_ray.reports.tensorboard import configuration_table, score_histograms
 from cvgl_ray.storage.checkpoints import keep_newest, last_state, save_checkpoint
 from cvgl_ray.tuning.candidates import trial_name
 from cvgl_ray.tuning.journal import SCORE
@@ -44,28 +44,28 @@ def trial(
     number = settings["number"]
     use_threads(min(threads, node_cores()))
     name = trial_name(number)
-    writer = RoundWriter(str(output / "tensorboard" / name), configs[number])
-    for scalars, histograms in _rounds(configs[number], data[number], output / "trials" / name):
+    writer = RoundWriter(str(output / "tensorboard" / name), configuration_table(configs[number]))
+    for scalars, histograms in _rounds(configs[number].learning, data[number], output / "trials" / name):
         writer.after_report(None, [{**scalars, "histograms": histograms}], None)
         tune.report({**scalars, ROUNDS: scalars["round"] + 1})
 
 
 def _rounds(
-    config: Config, data: TrainingData, folder: Path
+    learning: Learning, data: TrainingData, folder: Path
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Scalars and histograms of the rounds that are left, each kept in the folder before it is told."""
     query, reference = ray.get(list(data.features))
-    device = torch.device("cuda" if config.run.gpu else "cpu")
-    learner = build_learner(config, query.shape[1], torch.from_numpy(data.centre.copy()), device)
-    halves = HalfModels(query, reference, config)
+    centre = torch.from_numpy(data.centre.copy())
+    learner = build_learner(learning, query.shape[1], centre, learning.device)
+    halves = HalfModels(query, reference, learning)
     state = last_state(folder)
     if state is not None:
         learner.load_state_dict(state)
         halves.load_state_dict(state["halves"])
         # Its driver may have died before it heard of this round.
         yield {"round": learner.rounds_done - 1, SCORE: state["best"]["scores"][CHOICE]}, {}
-    matcher = own_matcher(learner, query, reference, config.estep)
-    for done in run_rounds(learner, query, reference, config, matcher=matcher, judge=halves.judge):
+    matcher = own_matcher(learner, query, reference, learning.estep)
+    for done in run_rounds(learner, query, reference, learning, matcher=matcher, judge=halves.judge):
         checkpoint = folder / "checkpoint_0"
         checkpoint.mkdir(parents=True, exist_ok=True)
         save_checkpoint({**learner.state_dict(), "halves": halves.state_dict()}, checkpoint)

@@ -84,7 +84,7 @@ def _shared_features(found: Mapping[int, Candidate], output: Path, address: str)
         key, config = feature_key(candidate.config), candidate.config
         if key not in shared:
             data = load_features(config, output, address)
-            shared[key] = Features(share(*training_tables(data, config)), data.extraction.recipes)
+            shared[key] = Features(share(*training_tables(data, config.dataset)), data.extraction.recipes)
         rows = shared[key].data
         check_batches(len(rows.query_ids), len(rows.reference_ids), config.estep)
         fewest = min(len(rows.query_ids), len(rows.reference_ids))
@@ -147,7 +147,7 @@ def _figures_by_labels(
         if models:
             config = next(c.config for c in complete if feature_key(c.config) == key)
             data = load_features(config, output, address)
-            labels = load_labels(config, data.catalog)
+            labels = load_labels(config.dataset, config.features.table, data.catalog)
             assert labels is not None  # the choice has just been evaluated on them
             figures |= evaluate_models(data.catalog, labels, data.extraction.tables, config.dataset, models)
     return figures

@@ -11,12 +11,10 @@ import ray
 import ray.train
 from torch.utils.tensorboard import SummaryWriter
 
-from cvgl_ray.config import Config
 from cvgl_ray.distributed.resources import SECONDS_PER_LINE, Need, awaited_in_words
 from cvgl_ray.progress import is_shown, progress
 from cvgl_ray.reports.legend import about
 from cvgl_ray.reports.shown import shown
-from cvgl_ray.reports.tensorboard import configuration_table
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +82,9 @@ class RoundWriter(ray.train.UserCallback):
     A scalar is the largest over the workers: they agree on all but time and memory.
     """
 
-    def __init__(self, folder: str, config: Config) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, folder: str, configuration: str) -> None:
+        """configuration: what the folder shows of it, as Markdown."""
+        self.folder, self.configuration = folder, configuration
         self._writer: SummaryWriter | None = None
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
@@ -99,7 +98,7 @@ class RoundWriter(ray.train.UserCallback):
             # What an interrupted run wrote of this round and later ones is not shown.
             self._writer = SummaryWriter(self.folder, purge_step=number)
             self._writer.add_text("about", about())
-            self._writer.add_text("configuration", configuration_table(self.config))
+            self._writer.add_text("configuration", self.configuration)
         for name, value in first.items():
             if name in ("round", "histograms"):
                 continue

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from ray.train.backend import Backend
 
-from cvgl_ray.config import Config
+from cvgl_ray.config import Learning
 from cvgl_ray.distributed.align import Alignment
 from cvgl_ray.distributed.index import index_matcher
 from cvgl_ray.distributed.resources import node_cores, use_threads
@@ -50,11 +50,11 @@ def worker(arguments: dict[str, Any]) -> None:
 
 
 def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
-    config: Config = arguments["config"]
+    learning: Learning = arguments["learning"]
     query, reference = ray.get(list(arguments["features"]))
-    learner = build_learner(config, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
-    judges = config.run.agreement and collective.rank() == 0
-    halves = HalfModels(query, reference, config) if judges else None
+    learner = build_learner(learning, query.shape[1], torch.from_numpy(arguments["centre"].copy()), device)
+    judges = learning.agreement and collective.rank() == 0
+    halves = HalfModels(query, reference, learning) if judges else None
     state = _latest_state(arguments["state"])
     if state is not None:
         learner.load_state_dict(state)
@@ -72,8 +72,8 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         learner,
         query,
         reference,
-        config,
-        matcher=index_matcher(arguments["actor"], arguments["features"], config.estep.shards, alignment),
+        learning,
+        matcher=index_matcher(arguments["actor"], arguments["features"], learning.estep.shards, alignment),
         judge=halves.judge if halves is not None else None,
     )
     usage = Usage()
@@ -88,8 +88,7 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
         with shown("a round's histograms"):
             metrics["histograms"] = score_histograms(done.labels)
             if alignment is not None and alignment.state is not None:
-                section = config.alignment
-                metrics["histograms"] |= pose_histograms(alignment.state, section.headings, section.widths)
+                metrics["histograms"] |= pose_histograms(alignment.state, *arguments["poses"])
         log.debug("rank %d, %s", collective.rank(), _in_words(metrics))
         _report(state, metrics, Path(arguments["staging"]))
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from cvgl_ray.config import Config
+from cvgl_ray.config import Adapter, Learning
 from cvgl_ray.em.adapters import Attenuation, LinearAdapter, ViewCentred
 from cvgl_ray.em.closed_form import ClosedFormLearner
 from cvgl_ray.em.gradient import GradientLearner
@@ -10,13 +10,17 @@ from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.objective import Objective
 
 
-def build_adapter(config: Config, dimension: int, centre: torch.Tensor | None = None) -> ViewCentred:
-    """The configured adapter for features of a dimension; centre [2, D]: the views' means."""
-    section = config.adapter
+def build_adapter(
+    section: Adapter, dimension: int, centre: torch.Tensor | None = None, *, seed: int
+) -> ViewCentred:
+    """The configured adapter for features of a dimension.
+
+    centre [2, D]: the views' means; seed: of random weights, where the adapter begins with such.
+    """
     if section.kind == "attenuation":
         return Attenuation(dimension, section.rank, norm=section.norm, centre=centre)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
+        torch.manual_seed(seed)
         return LinearAdapter(
             dimension,
             section.width,
@@ -28,20 +32,23 @@ def build_adapter(config: Config, dimension: int, centre: torch.Tensor | None = 
 
 
 def build_learner(
-    config: Config, dimension: int, centre: torch.Tensor | None = None, device: torch.device | str = "cpu"
+    learning: Learning,
+    dimension: int,
+    centre: torch.Tensor | None = None,
+    device: torch.device | str = "cpu",
 ) -> Learner:
     """The configured adapter and its M-step."""
-    adapter = build_adapter(config, dimension, centre)
+    adapter = build_adapter(learning.adapter, dimension, centre, seed=learning.seed)
     if isinstance(adapter, Attenuation):
-        return ClosedFormLearner(adapter, config.adapter.shrinkage, config.adapter.siblings, device)
+        return ClosedFormLearner(adapter, learning.adapter.shrinkage, learning.adapter.siblings, device)
     assert isinstance(adapter, LinearAdapter)
     objective = Objective(
         adapter,
-        temperature=config.mstep.temperature,
-        learn_temperature=config.mstep.learn_temperature,
-        label_smoothing=config.mstep.label_smoothing,
-        reconstruction_kind=config.loss.reconstruction,
-        reconstruction_weight=config.loss.reconstruction_weight,
-        orthogonality_weight=config.loss.orthogonality_weight,
+        temperature=learning.mstep.temperature,
+        learn_temperature=learning.mstep.learn_temperature,
+        label_smoothing=learning.mstep.label_smoothing,
+        reconstruction_kind=learning.loss.reconstruction,
+        reconstruction_weight=learning.loss.reconstruction_weight,
+        orthogonality_weight=learning.loss.orthogonality_weight,
     )
-    return GradientLearner(objective, config.mstep, device, whole_batch=config.estep.rows > 0)
+    return GradientLearner(objective, learning.mstep, device, whole_batch=learning.estep.rows > 0)

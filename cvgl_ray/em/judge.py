@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cvgl_ray.config import Config
+from cvgl_ray.config import Learning
 from cvgl_ray.em import collective
 from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.asked import labels_of_asked
@@ -29,9 +29,9 @@ ASKED = 2048  # the size of that sample: the score's standard error is at most 0
 class HalfModels:
     """Pairs of models of the configured kind, each trained on its half of the dimensions, round by round."""
 
-    def __init__(self, query: np.ndarray, reference: np.ndarray, config: Config) -> None:
+    def __init__(self, query: np.ndarray, reference: np.ndarray, learning: Learning) -> None:
         """query [Nq, D], reference [Nr, D]: frozen features of any float type."""
-        rng = np.random.default_rng(config.run.seed)
+        rng = np.random.default_rng(learning.seed)
         self.query, self.reference = query, reference
         self.few = min(len(query), len(reference)) < FEWEST
         self.asked = None
@@ -40,11 +40,11 @@ class HalfModels:
         if len(query) > ALL_ASKED:
             self.asked = np.sort(rng.choice(len(query), min(len(query), ASKED), replace=False))
         # The neighbours' term needs all rows, and a random batch is small as it is.
-        asked = None if config.estep.neighbourhood or config.estep.rows else self.asked
+        asked = None if learning.estep.neighbourhood or learning.estep.rows else self.asked
         self.halves = []
         for part in columns if not self.few else ():
             q, r = Columns(query, part), Columns(reference, part)
-            self.halves.append((q, r, *start(q, r, config, asked=asked)))
+            self.halves.append((q, r, *start(q, r, learning, asked=asked)))
 
     def state_dict(self) -> list[dict[str, Any]]:
         """The halves' states, so that a training that goes on need not do their rounds once more."""

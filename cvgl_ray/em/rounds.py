@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from cvgl_ray.config import Config, EStep
+from cvgl_ray.config import EStep, Learning
 from cvgl_ray.em import collective
 from cvgl_ray.em.adapters import ViewCentred, embed, take
 from cvgl_ray.em.asked import labels_of_asked
@@ -81,24 +81,23 @@ def asked_matcher(estep: EStep, asked: np.ndarray, device: str = "cpu") -> Match
 def start(
     query: Rows,
     reference: Rows,
-    config: Config,
+    learning: Learning,
     judge: Judge | None = None,
     *,
     asked: np.ndarray | None = None,
 ) -> tuple[Learner, Iterator[Round]]:
     """An untrained learner and its rounds, done in this process one by one as they are asked for.
 
-    With run.gpu they are done on this machine's GPU. query [Nq, D], reference [Nr, D]: frozen features of any
-    float type; judge: see `run_rounds`; asked: ids of the only queries to be labelled, None for all.
+    With learning.gpu they are done on this machine's GPU. query [Nq, D], reference [Nr, D]: frozen features
+    of any float type; judge: see `run_rounds`; asked: ids of the only queries to be labelled, None for all.
     """
     centre = torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
-    device = "cuda" if config.run.gpu else "cpu"
-    learner = build_learner(config, query.shape[1], centre, device)
+    learner = build_learner(learning, query.shape[1], centre, learning.device)
     if asked is None:
-        matcher = own_matcher(learner, query, reference, config.estep)
+        matcher = own_matcher(learner, query, reference, learning.estep)
     else:
-        matcher = asked_matcher(config.estep, asked, device)
-    return learner, run_rounds(learner, query, reference, config, matcher=matcher, judge=judge)
+        matcher = asked_matcher(learning.estep, asked, learning.device)
+    return learner, run_rounds(learner, query, reference, learning, matcher=matcher, judge=judge)
 
 
 def own_matcher(learner: Learner, query: Rows, reference: Rows, estep: EStep) -> Matcher:
@@ -159,7 +158,7 @@ def run_rounds(
     learner: Learner,
     query: Rows,
     reference: Rows,
-    config: Config,
+    learning: Learning,
     *,
     matcher: Matcher,
     judge: Judge | None = None,
@@ -170,10 +169,10 @@ def run_rounds(
     judge: scores the model after each round and so chooses the one to keep (one worker's is enough).
     Raises InputError when the embeddings or the loss are not finite.
     """
-    estep, rounds = config.estep, config.mstep.rounds
+    estep, rounds = learning.estep, learning.mstep.rounds
     while learner.rounds_done < rounds:
         number = learner.rounds_done
-        rng = np.random.default_rng((config.run.seed, number))
+        rng = np.random.default_rng((learning.seed, number))
         started = time.perf_counter()
         kept = share_of_round(estep.first_share, number, rounds)
         rows = replace(embed_share(learner, query, reference, estep, rng), share=kept)

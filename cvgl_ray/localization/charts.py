@@ -10,7 +10,7 @@ from PIL import Image
 
 from cvgl_ray.alignment.flight import SURE, Found
 from cvgl_ray.alignment.scales import Scale
-from cvgl_ray.config import Config
+from cvgl_ray.config import Cells
 from cvgl_ray.localization.inputs import Inputs
 from cvgl_ray.localization.job import Localized
 from cvgl_ray.localization.outputs import small
@@ -26,7 +26,8 @@ LAID_PX = 240  # of their longer side
 
 def write_charts(
     folder: Path,
-    config: Config,
+    cells: Cells,
+    configuration: str,
     inputs: Inputs,
     done: Localized,
     rows: Sequence[Location],
@@ -36,9 +37,9 @@ def write_charts(
     assert done.adapted is not None
     with shown("the flight's charts"):
         shutil.rmtree(folder, ignore_errors=True)
-        headings = searched_headings(config.cells)
+        headings = searched_headings(cells)
         history = [_round(found, done.scales, headings) for found in done.adapted.rounds]
-        write_flight(str(folder), history, rows, metrics, config, _laid(inputs, rows))
+        write_flight(str(folder), history, rows, metrics, configuration, _laid(inputs, rows))
 
 
 def _round(found: Found, scales: Sequence[Scale], headings: Sequence[float]) -> FlightRound:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cvgl_ray.config import Config
+from cvgl_ray.config import Backbone, Cells
 from cvgl_ray.localization.inputs import NAMED, Inputs
 from cvgl_ray.localization.job import Localized
 from cvgl_ray.localization.plan import is_large
@@ -22,21 +22,23 @@ def outcome_notes(rows: Sequence[Location], done: Localized) -> list[str]:
     return notes
 
 
-def parameters(config: Config, request: Request, inputs: Inputs, done: Localized) -> dict[str, object]:
+def parameters(
+    backbone: Backbone, cells: Cells, request: Request, inputs: Inputs, done: Localized
+) -> dict[str, object]:
     """By name, what the search was given and how long its parts took."""
     sides = [scale.side_m for scale in done.scales]
-    large = is_large(config.cells, inputs.geomap)
+    large = is_large(cells, inputs.geomap)
     return {
         "map": ", ".join(request.maps),
         "area": f"{inputs.geomap.area_m2 / 1e6:.2f} km²",
         "pixel": f"{inputs.geomap.metres_per_pixel:.2f} m",
         "photos": ", ".join(request.photos),
-        "backbone": config.backbone.name,
-        "weights": config.backbone.checkpoint or ("timm's hub" if config.backbone.pretrained else "random"),
+        "backbone": backbone.name,
+        "weights": backbone.checkpoint or ("timm's hub" if backbone.pretrained else "random"),
         "ground searched": f"{min(sides):.0f} to {max(sides):.0f} m, {len(sides)} sizes",
         "cells": "coarse, then fine where photos may lie" if large else "fine",
-        "headings": config.cells.headings,
-        "adaptation": f"{config.cells.rounds} rounds" if config.cells.rounds else "none",
+        "headings": cells.headings,
+        "adaptation": f"{cells.rounds} rounds" if cells.rounds else "none",
         "bundle": str(request.bundle or "none"),
         "seconds": ", ".join(f"{part} {took:.1f}" for part, took in done.seconds.items()),
     }

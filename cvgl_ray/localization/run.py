@@ -30,6 +30,7 @@ from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
 from cvgl_ray.localization.work import Work, WorkHere
 from cvgl_ray.maps.geomap import GeoMap
+from cvgl_ray.reports.tensorboard import configuration_table
 from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import file_digest, write_json
 from cvgl_ray.storage.filesystem import is_uri
@@ -194,7 +195,8 @@ def _write(config: Config, request: Request, inputs: Inputs, done: Localized, fo
         notes += truth_notes(request.truth, truth, inputs)
         metrics = figures(rows, truth) | {"labels_read": False, "seconds": done.seconds}
         write_json(folder / "metrics.json", metrics)
-    write_charts(folder / "tensorboard", config, inputs, done, rows, metrics)
+    table = configuration_table(config)
+    write_charts(folder / "tensorboard", config.cells, table, inputs, done, rows, metrics)
     by_id = {row.image_id: row for row in rows}
     ordered = [by_id[name] for flight in inputs.flights for name in flight.image_ids]
     write_report(
@@ -204,7 +206,7 @@ def _write(config: Config, request: Request, inputs: Inputs, done: Localized, fo
         inputs.geomap,
         truth=truth,
         metrics=metrics,
-        parameters=parameters(config, request, inputs, done),
+        parameters=parameters(config.backbone, config.cells, request, inputs, done),
         priors=done.priors,
         notes=notes,
     )

@@ -114,12 +114,13 @@ def write_flight(
     history: Sequence[FlightRound],
     rows: Sequence[Location],
     metrics: Mapping[str, Any] | None,
-    config: Config,
+    configuration: str,
     pictures: Sequence[np.ndarray] = (),
 ) -> None:
     """Write a localisation's rounds (frozen first), its places and, with a truth, its figures.
 
-    pictures: photos laid on the map, [H, W, 3] uint8, of any sizes.
+    configuration: as `configuration_table` gives it; pictures: photos laid on the map, [H, W, 3] uint8, of
+    any sizes.
     """
     last = len(history) - 1
     with SummaryWriter(folder) as writer:
@@ -138,7 +139,7 @@ def write_flight(
         if metrics is not None:
             for limit, percent in metrics["within"].items():
                 writer.add_scalar(f"within_m/{limit}", percent, last)
-        writer.add_text("configuration", configuration_table(config), 0)
+        writer.add_text("configuration", configuration, 0)
 
 
 def configuration_table(config: Config) -> str:

@@ -67,7 +67,7 @@ def main(
             for part, crops, turns in views_of(pictures, choice, single)
         ]
         config = load_config(None)
-        own, _ = fit(vectors[0], vectors[1], config)
+        own, _ = fit(vectors[0], vectors[1], config.learning)
         adapted = similarities(own.adapter, vectors)
         aligned = learn(aligner, vectors, config)
         truth = read_labels(root / variant, ids)
@@ -143,10 +143,10 @@ def vectors_of(
 
 def learn(aligner: Aligner, vectors: list[np.ndarray], config: Config) -> torch.Tensor:
     """Rounds of pairs and poses; the scores of vector and alignment together."""
-    learner, _ = start(vectors[0], vectors[1], config)
+    learner, _ = start(vectors[0], vectors[1], config.learning)
     graphs = frozen_graphs(vectors[0], vectors[1], learner.adapter)
     matcher = alignment_matcher(aligner, config.estep, graphs)
-    for _ in run_rounds(learner, vectors[0], vectors[1], config, matcher=matcher):
+    for _ in run_rounds(learner, vectors[0], vectors[1], config.learning, matcher=matcher):
         pass
     return together(aligner, similarities(learner.adapter, vectors), config.retrieval.neighbours)
 

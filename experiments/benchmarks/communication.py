@@ -60,7 +60,7 @@ def worker(rank: int, world: int, meeting: str, results: str) -> None:
     query, reference = (rng.standard_normal((ROWS, DIMENSION), dtype=np.float32) for _ in range(2))
     settings = ("adapter.kind=linear", "estep.neighbourhood=0", "mstep.steps_per_round=1")
     config = load_config(None, (*settings, "estep.match=argmax", f"mstep.batch_size={PAIRS}"))
-    learner = build_learner(config, DIMENSION, torch.zeros(2, DIMENSION))
+    learner = build_learner(config.learning, DIMENSION, torch.zeros(2, DIMENSION))
     assert isinstance(learner, GradientLearner)
     if world > 1:
         learner.parallel = DistributedDataParallel(learner.objective, forward_sync_buffers=False)

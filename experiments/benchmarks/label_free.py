@@ -53,7 +53,7 @@ def at_size(pairs: int, spread: float, dimension: int, dense: int) -> str:
     query, reference = (side.astype(np.float16) for side in two_views(pairs, noise, spread, dimension))
     config = load_config(None, () if pairs <= dense else ("estep.neighbourhood=0",))
     started = time.perf_counter()
-    _, rounds = fit(query, reference, config)
+    _, rounds = fit(query, reference, config.learning)
     seconds, scores = time.perf_counter() - started, rounds[-1].scalars
     figures = [scores[f"labels/{key}"] for key in ("score", "score_low", "score_high", "agreement", "mutual")]
     r1 = recall(query.astype(np.float32), reference.astype(np.float32))
@@ -68,7 +68,7 @@ def of_nothing(queries: int, references: int, dimension: int, seeds: int) -> str
         query, reference = (
             rng.standard_normal((n, dimension), dtype=np.float32) for n in (queries, references)
         )
-        learner, _ = fit(query, reference, config)
+        learner, _ = fit(query, reference, config.learning)
         found.append(learner.return_to_best()["score"])
     mean, high = np.mean(found), np.max(found)
     return f"| {queries} x {references} | {dimension} | {seeds} | {mean:.3f} | {high:.3f} |"

@@ -78,7 +78,7 @@ def main(table: str, pairs: int, dims: int, seed: int, overrides: tuple[str, ...
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (query, reference)]
     before = recall_at_1(unit[0], unit[1], asked)
     started = time.perf_counter()
-    learner, rounds = fit(query.astype(np.float16), reference.astype(np.float16), config)
+    learner, rounds = fit(query.astype(np.float16), reference.astype(np.float16), config.learning)
     seconds = time.perf_counter() - started
     z_query, z_reference = (
         embed(learner.adapter, rows, view, device=learner.device)

@@ -63,7 +63,7 @@ def compare(
 
     def trained(config: Config, found: list[float]) -> None:
         run = config.run.model_copy(update={"seed": len(found)})
-        learner, _ = fit(query.features, reference.features, config.model_copy(update={"run": run}))
+        learner, _ = fit(query.features, reference.features, config.model_copy(update={"run": run}).learning)
         found.append(recall(learner.adapter, query, reference))
 
     result = race(

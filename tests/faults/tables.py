@@ -38,7 +38,7 @@ def on_ray(tables: Tables, config: Config, output: Path) -> dict[str, Any]:
     train(*tables, config, {}, RunFolder(output, str(output)))
     state = last_state(output / "train")
     assert state is not None
-    learner = build_learner(config, tables[0].dimension)
+    learner = build_learner(config.learning, tables[0].dimension)
     learner.load_state_dict(state)
     learner.return_to_best()
     return learner.state_dict()
@@ -50,7 +50,7 @@ def undisturbed(tables: Tables, config: Config) -> tuple[Learner, list[Round]]:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.run.workers))
     try:
         query, reference = (in_canonical_order(table).features for table in tables)
-        return fit(query, reference, config)
+        return fit(query, reference, config.learning)
     finally:
         torch.set_num_threads(before)
 

@@ -60,7 +60,7 @@ while not done:
 
 def bundle(value: float) -> Bundle:
     """A bundle whose adapter's numbers are all `value`."""
-    adapter = build_adapter(Config(), 4)
+    adapter = build_adapter(Config().adapter, 4, seed=0)
     with torch.no_grad():
         for tensor in adapter.state_dict().values():
             tensor.fill_(value)

@@ -213,7 +213,7 @@ def bundle_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         banks = np.eye(4, dtype=np.float16), np.eye(4, dtype=np.float16)
         trained_on = np.arange(4, dtype=np.uint64), np.arange(4, dtype=np.uint64)
-        made = Bundle(build_adapter(Config(), 4), banks, Config(), {}, {}, trained_on)
+        made = Bundle(build_adapter(Config().adapter, 4, seed=0), banks, Config(), {}, {}, trained_on)
         save_bundle(Path(folder, "b"), made, [("q", "r", 0.5)])
         return {path.name: path.read_bytes() for path in Path(folder, "b").iterdir()}
 

@@ -47,10 +47,10 @@ def test_rounds_on_a_gpu_find_the_pairs_of_the_cpu(kind):
     centre = torch.from_numpy(np.stack([query.mean(axis=0), reference.mean(axis=0)]))
     labels = []
     for device in ("cpu", "cuda"):
-        learner = build_learner(config, query.shape[1], centre, device)
+        learner = build_learner(config.learning, query.shape[1], centre, device)
         graphs = frozen_graphs(query, reference, learner.adapter)
         matcher = local_matcher(config.estep, graphs, device)
-        done = list(run_rounds(learner, query, reference, config, matcher=matcher))
+        done = list(run_rounds(learner, query, reference, config.learning, matcher=matcher))
         labels.append(done[-1].labels.of_query)
     assert (labels[0] == labels[1]).mean() > 0.98
 

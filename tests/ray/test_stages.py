@@ -97,7 +97,7 @@ def test_the_closed_form_on_two_workers_equals_one_process(
         for view in ("drone", "satellite")
     }
     query, reference = (in_canonical_order(select(tables[view], train[view].image_ids)) for view in train)
-    learner, _ = fit(query.features, reference.features, config)
+    learner, _ = fit(query.features, reference.features, config.learning)
     distributed = load_bundle(tmp_path / "bundle").adapter
     torch.testing.assert_close(distributed.centre, learner.adapter.centre, rtol=1e-4, atol=1e-5)
     eye = torch.eye(query.dimension)  # directions of one eigenvalue may come in any order and sign

@@ -178,9 +178,9 @@ def test_trials_are_trainings_in_process_and_those_that_lag_behind_are_stopped(t
 
     # What a trial came to is what the same training comes to without Ray.
     chosen = load_bundle(output / "bundle")
-    tables = training_tables(load_features(chosen.config, tmp_path, ""), chosen.config)
+    tables = training_tables(load_features(chosen.config, tmp_path, ""), chosen.config.dataset)
     query, reference = (in_canonical_order(table).features for table in tables)
-    learner, rounds = fit(query, reference, chosen.config)
+    learner, rounds = fit(query, reference, chosen.config.learning)
     best = next(record for record in records.values() if record.score == chosen.scores["score"])
     assert [done.scalars[SCORE] for done in rounds] == [
         pytest.approx(scalars[SCORE]) for _, scalars in sorted(best.reports.items())
@@ -202,7 +202,7 @@ def test_a_trial_whose_process_dies_is_begun_again_and_bad_input_is_not(tmp_path
     )
     sweep = load_sweep(None, overrides)
     found = {candidate.number: candidate for candidate in candidates(sweep)}
-    tables = training_tables(load_features(sweep.base, tmp_path, ""), sweep.base)
+    tables = training_tables(load_features(sweep.base, tmp_path, ""), sweep.base.dataset)
     data = share(*tables)
     broken = share(tables[0], replace(tables[1], features=np.full_like(tables[1].features, np.nan)))
     (tmp_path / "trials").mkdir()

@@ -72,10 +72,11 @@ def test_em_takes_vector_and_alignment_together():
     places = rng.standard_normal((PLACES, 16))
     query, reference = (places + 2.5 * rng.standard_normal(places.shape) for _ in range(2))
     config = load_config(None, ("mstep.rounds=2", "run.agreement=false", "estep.neighbourhood=0"))
-    learner, _ = start(query, reference, config)
+    learning = config.learning
+    learner, _ = start(query, reference, learning)
     aligner = Aligner(*scene(noise=0.8), Settings(candidates=8))
     rounds = list(
-        run_rounds(learner, query, reference, config, matcher=alignment_matcher(aligner, config.estep))
+        run_rounds(learner, query, reference, learning, matcher=alignment_matcher(aligner, learning.estep))
     )
     queries, references = rounds[-1].labels.pairs()
     assert len(queries) > 0.8 * PLACES

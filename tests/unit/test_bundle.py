@@ -22,7 +22,7 @@ BANKS = np.eye(3, 8, dtype=np.float16), np.ones((2, 8), np.float16)
 
 def bundle(dimension=8, **adapter):
     config = Config.model_validate({"adapter": adapter})
-    made = build_adapter(config, dimension, torch.randn(2, dimension))
+    made = build_adapter(config.adapter, dimension, torch.randn(2, dimension), seed=0)
     with torch.no_grad():
         for value in made.state_dict().values():
             value.add_(torch.rand_like(value))

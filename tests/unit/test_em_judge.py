@@ -13,7 +13,7 @@ from cvgl_ray.em.matching import pseudo_labels
 from cvgl_ray.em.rounds import start
 from cvgl_ray.features.views import unit_rows
 
-CONFIG = load_config(None, ("mstep.rounds=2",))
+LEARNING = load_config(None, ("mstep.rounds=2",)).learning
 
 
 def views(noise, places=60, dimension=64, seed=0):
@@ -26,8 +26,8 @@ def views(noise, places=60, dimension=64, seed=0):
     ]
 
 
-def judged(query, reference, config=CONFIG):
-    return HalfModels(query, reference, config).judge(fit(query, reference, config)[0])
+def judged(query, reference, learning=LEARNING):
+    return HalfModels(query, reference, learning).judge(fit(query, reference, learning)[0])
 
 
 def test_it_falls_as_recall_falls_and_nears_zero_for_features_of_nothing():
@@ -43,19 +43,19 @@ def test_it_falls_as_recall_falls_and_nears_zero_for_features_of_nothing():
 
 def test_rounds_of_the_halves_follow_the_learner_and_can_be_caught_up():
     query, reference = views(1.0)
-    learner, rounds = start(query, reference, CONFIG)
-    halves = HalfModels(query, reference, CONFIG)
+    learner, rounds = start(query, reference, LEARNING)
+    halves = HalfModels(query, reference, LEARNING)
     by_round = [halves.judge(learner) for _ in rounds]
     assert [half.rounds_done for _, _, half, _ in halves.halves] == [2] * 2 * judge.SPLITS
-    assert by_round[-1] == HalfModels(query, reference, CONFIG).judge(learner)
+    assert by_round[-1] == HalfModels(query, reference, LEARNING).judge(learner)
 
 
 def test_halves_go_on_from_a_checkpoint_with_the_values_of_then():
     query, reference = views(1.0)
-    config = load_config(None, ("mstep.rounds=3",))
-    changed = load_config(None, ("mstep.rounds=3", "adapter.shrinkage=1.0"))
-    learner, rounds = start(query, reference, config)
-    before, after = HalfModels(query, reference, config), HalfModels(query, reference, changed)
+    learning = load_config(None, ("mstep.rounds=3",)).learning
+    changed = load_config(None, ("mstep.rounds=3", "adapter.shrinkage=1.0")).learning
+    learner, rounds = start(query, reference, learning)
+    before, after = HalfModels(query, reference, learning), HalfModels(query, reference, changed)
     next(rounds), next(rounds)
     before.judge(learner)
     after.load_state_dict(before.state_dict())
@@ -69,7 +69,7 @@ def test_halves_go_on_from_a_checkpoint_with_the_values_of_then():
 
 def test_the_halves_share_no_dimension_and_miss_none():
     query = np.tile(np.arange(1, 10, dtype=np.float16), (20, 1))
-    halves = HalfModels(query, query, CONFIG).halves
+    halves = HalfModels(query, query, LEARNING).halves
     pairs = list(zip(halves[::2], halves[1::2], strict=True))
     assert len(pairs) == judge.SPLITS
     for pair in pairs:
@@ -81,15 +81,15 @@ def test_the_halves_share_no_dimension_and_miss_none():
 @pytest.mark.parametrize("overrides", [(), ("estep.neighbourhood=0",)])
 def test_a_sample_of_the_queries_is_asked_and_says_the_same(monkeypatch, overrides):
     """The candidates stay: a score of 1 stays 1, and another one moves by chance alone."""
-    config = load_config(None, ("mstep.rounds=2", *overrides))
+    learning = load_config(None, ("mstep.rounds=2", *overrides)).learning
     for noise, exact in ((0.2, True), (0.9, False)):
         query, reference = views(noise, places=300)
-        learner, _ = fit(query, reference, config)
+        learner, _ = fit(query, reference, learning)
         monkeypatch.undo()
-        everyone = HalfModels(query, reference, config).judge(learner)
+        everyone = HalfModels(query, reference, learning).judge(learner)
         monkeypatch.setattr(judge, "ALL_ASKED", 100)
         monkeypatch.setattr(judge, "ASKED", 150)
-        halves = HalfModels(query, reference, config)
+        halves = HalfModels(query, reference, learning)
         some = halves.judge(learner)
         assert len(halves.asked) == 150
         if exact:
@@ -105,17 +105,17 @@ def test_half_models_never_train_an_index_that_the_sample_does_not_fill(monkeypa
     monkeypatch.setattr(judge, "ALL_ASKED", 100)
     monkeypatch.setattr(judge, "ASKED", 50)
     query, reference = views(0.2, places=200)
-    config = load_config(None, ("estep.neighbourhood=0", "estep.index=IVF150,Flat;nprobe=150"))
+    learning = load_config(None, ("estep.neighbourhood=0", "estep.index=IVF150,Flat;nprobe=150")).learning
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        learner, _ = fit(query, reference, config)
-    assert HalfModels(query, reference, config).judge(learner)["score"] > 0.9
+        learner, _ = fit(query, reference, learning)
+    assert HalfModels(query, reference, learning).judge(learner)["score"] > 0.9
 
 
 def test_nobody_is_judged_by_a_handful_of_images():
     query, reference = views(0.2, places=19)
-    halves = HalfModels(query, reference, CONFIG)
-    learner, rounds = fit(query, reference, CONFIG)
+    halves = HalfModels(query, reference, LEARNING)
+    learner, rounds = fit(query, reference, LEARNING)
     assert halves.judge(learner) == {}
     assert learner.best is None  # the last round is kept
     assert "labels/score" not in rounds[-1].scalars
@@ -128,7 +128,7 @@ def test_features_of_nothing_score_nothing_whatever_the_seed(queries, references
     for seed in range(8):
         rng = np.random.default_rng(seed)
         sides = [rng.normal(size=(n, dimension)).astype(np.float32) for n in (queries, references)]
-        scores = fit(*sides, CONFIG)[0].return_to_best()
+        scores = fit(*sides, LEARNING)[0].return_to_best()
         found.append(scores["score"])
         assert scores["score_low"] <= scores["score"] <= scores["score_high"]
     assert max(found) < 0.2
@@ -153,7 +153,7 @@ def test_pairs_that_one_model_leaves_out_do_not_count():
 
 def test_a_collapse_is_undone_and_a_small_dip_is_not():
     query, reference = views(1.0)
-    learner, rounds = start(query, reference, CONFIG)
+    learner, rounds = start(query, reference, LEARNING)
     kept = []
     scores = iter([0.80, 0.79])
     for _ in rounds:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cvgl_ray.config import load_config
+from cvgl_ray.config import Adapter
 from cvgl_ray.em import retrieval
 from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.build import build_adapter
@@ -15,7 +15,7 @@ DIMENSION = 12
 
 def adapter():
     centre = torch.from_numpy(np.random.default_rng(9).normal(size=(2, DIMENSION)).astype(np.float32) / 10)
-    return build_adapter(load_config(None), DIMENSION, centre).eval()
+    return build_adapter(Adapter(), DIMENSION, centre, seed=0).eval()
 
 
 def rows(count, seed):

@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from cvgl_ray.features.views import QUERY, REFERENCE, view_mean
 
 PLACES, DIMENSION = 150, 32
 LAST = "run.agreement=false"  # these tests look at the last round, whatever it is worth
-CLOSED = load_config(None, ("run.seed=3", LAST))
+CLOSED = load_config(None, ("run.seed=3", LAST)).learning
 GRADIENT = (
     "adapter.kind=linear",
     "mstep.rounds=6",
@@ -27,7 +28,7 @@ GRADIENT = (
     "run.seed=3",
     LAST,
 )
-LINEAR = load_config(None, GRADIENT)
+LINEAR = load_config(None, GRADIENT).learning
 PAPER = (  # but for the number of rows, rounds and the learning rate
     "adapter.kind=linear",
     "adapter.norm=batch",
@@ -42,8 +43,8 @@ PAPER = (  # but for the number of rows, rounds and the learning rate
     "loss.reconstruction=l1",
     LAST,
 )
-SMALL_PAPER = load_config(None, (*PAPER, "adapter.width=32", "mstep.rounds=6"))
-KINDS = pytest.mark.parametrize("config", [CLOSED, LINEAR, SMALL_PAPER], ids=["closed", "linear", "paper"])
+SMALL_PAPER = load_config(None, (*PAPER, "adapter.width=32", "mstep.rounds=6")).learning
+KINDS = pytest.mark.parametrize("learning", [CLOSED, LINEAR, SMALL_PAPER], ids=["closed", "linear", "paper"])
 
 
 @functools.cache
@@ -60,22 +61,22 @@ def views(images=1):
     return tuple(side.astype(np.float16) for side in sides)  # and has its own mean
 
 
-def new_learner(config=LINEAR, features=None):
+def new_learner(learning=LINEAR, features=None):
     query, reference = features or views()
     return build_learner(
-        config, DIMENSION, torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
+        learning, DIMENSION, torch.from_numpy(np.stack([view_mean(query), view_mean(reference)]))
     )
 
 
-def rounds_of(learner, config=LINEAR, features=None):
+def rounds_of(learner, learning=LINEAR, features=None):
     query, reference = features or views()
-    graphs = frozen_graphs(query, reference, learner.adapter) if config.estep.neighbourhood else None
+    graphs = frozen_graphs(query, reference, learner.adapter) if learning.estep.neighbourhood else None
     return run_rounds(
         learner,
         query,
         reference,
-        config,
-        matcher=local_matcher(config.estep, graphs),
+        learning,
+        matcher=local_matcher(learning.estep, graphs),
     )
 
 
@@ -99,17 +100,17 @@ def assert_same(one, two):
 
 
 @functools.cache
-def trained(config):
+def trained(learning):
     """(learner, its rounds) of the undisturbed run."""
-    return fit(*views(), config)
+    return fit(*views(), learning)
 
 
-def through_a_file(learner, config):
+def through_a_file(learner, learning):
     """A new learner with the state of another, as a checkpoint hands it on."""
     file = io.BytesIO()
     torch.save(learner.state_dict(), file)
     file.seek(0)
-    other = new_learner(config)
+    other = new_learner(learning)
     other.load_state_dict(torch.load(file, weights_only=True))
     return other
 
@@ -118,66 +119,66 @@ def through_a_file(learner, config):
 @pytest.mark.parametrize("overrides", [(), GRADIENT], ids=["closed", "linear"])
 def test_the_loop_learns_to_match_views_that_nobody_paired(overrides, images):
     features = views(images)
-    config = load_config(None, overrides)
-    frozen, centred = recall(None, features), recall(new_learner(config, features).adapter, features)
-    learner, rounds = fit(*features, config)
+    learning = load_config(None, overrides).learning
+    frozen, centred = recall(None, features), recall(new_learner(learning, features).adapter, features)
+    learner, rounds = fit(*features, learning)
     assert not learner.adapter.training
     adapted = recall(learner.adapter, features)
     assert frozen < centred < adapted - 0.1, (frozen, centred, adapted)
-    assert len(rounds) == learner.rounds_done == config.mstep.rounds
+    assert len(rounds) == learner.rounds_done == learning.mstep.rounds
 
 
 @KINDS
-def test_a_round_says_what_happened(config):
-    _, rounds = trained(config)
-    assert [done.number for done in rounds] == list(range(config.mstep.rounds))
+def test_a_round_says_what_happened(learning):
+    _, rounds = trained(learning)
+    assert [done.number for done in rounds] == list(range(learning.mstep.rounds))
     for done in rounds:
         assert all(math.isfinite(value) for value in done.scalars.values())
         assert {"em/pairs", "labels/mutual", "time/e_step_s", "time/m_step_s"} <= set(done.scalars)
     assert "labels/churn" not in rounds[0].scalars
-    if config is not SMALL_PAPER:
+    if learning is not SMALL_PAPER:
         assert rounds[-1].scalars["labels/churn"] < rounds[1].scalars["labels/churn"]
         assert rounds[-1].scalars["labels/mutual"] > rounds[0].scalars["labels/mutual"]
 
 
 @KINDS
-def test_two_runs_are_equal_bit_for_bit(config):
+def test_two_runs_are_equal_bit_for_bit(learning):
     torch.manual_seed(99)  # nothing may hang on the global generators
     np.random.seed(99)
-    again, _ = fit(*views(), config)
-    assert_same(state(again), state(trained(config)[0]))
+    again, _ = fit(*views(), learning)
+    assert_same(state(again), state(trained(learning)[0]))
 
 
 @KINDS
-def test_a_resumed_run_ends_where_the_undisturbed_one_does(config):
-    whole, undisturbed = trained(config)
-    first = new_learner(config)
-    rounds = rounds_of(first, config)
+def test_a_resumed_run_ends_where_the_undisturbed_one_does(learning):
+    whole, undisturbed = trained(learning)
+    first = new_learner(learning)
+    rounds = rounds_of(first, learning)
     next(rounds), next(rounds)
-    second = through_a_file(first, config)
-    resumed = list(rounds_of(second, config))
-    assert [done.number for done in resumed] == list(range(2, config.mstep.rounds))
+    second = through_a_file(first, learning)
+    resumed = list(rounds_of(second, learning))
+    assert [done.number for done in resumed] == list(range(2, learning.mstep.rounds))
     assert_same(state(second), state(whole))
     for one, two in zip(resumed, undisturbed[2:], strict=True):
         times = {"time/e_step_s", "time/m_step_s"}
         assert {k: v for k, v in one.scalars.items() if k not in times} == {
             k: v for k, v in two.scalars.items() if k not in times
         }
-    assert not list(rounds_of(second, config))  # all rounds are done
+    assert not list(rounds_of(second, learning))  # all rounds are done
 
 
 @KINDS
-def test_a_fresh_learner_has_a_checkpoint_too(config):
-    other = through_a_file(new_learner(config), config)
+def test_a_fresh_learner_has_a_checkpoint_too(learning):
+    other = through_a_file(new_learner(learning), learning)
     assert (other.rounds_done, other.labels) == (0, None)
 
 
-@pytest.mark.parametrize("config", [CLOSED, LINEAR], ids=["closed", "linear"])
-def test_rounds_without_a_pair_keep_the_adapter(config):
-    config = config.model_copy(update={"estep": config.estep.model_copy(update={"threshold": 1.0})})
-    before = {name: value.clone() for name, value in state(new_learner(config)).items()}
-    learner, rounds = fit(*views(), config)
-    assert len(rounds) == config.mstep.rounds
+@pytest.mark.parametrize("learning", [CLOSED, LINEAR], ids=["closed", "linear"])
+def test_rounds_without_a_pair_keep_the_adapter(learning):
+    learning = replace(learning, estep=learning.estep.model_copy(update={"threshold": 1.0}))
+    before = {name: value.clone() for name, value in state(new_learner(learning)).items()}
+    learner, rounds = fit(*views(), learning)
+    assert len(rounds) == learning.mstep.rounds
     assert_same(state(learner), before)
     for done in rounds:
         assert done.scalars["em/pairs"] == done.scalars["labels/labelled"] == 0
@@ -186,8 +187,8 @@ def test_rounds_without_a_pair_keep_the_adapter(config):
 
 def test_the_papers_loop_runs_and_learns():
     """One random batch an E-step, mutual pairs above 0.1, shared BatchNorm, L1 reconstruction."""
-    config = load_config(None, (*PAPER, "mstep.rounds=40", "mstep.learning_rate=1e-2"))
-    learner, rounds = fit(*views(), config)
+    learning = load_config(None, (*PAPER, "mstep.rounds=40", "mstep.learning_rate=1e-2")).learning
+    learner, rounds = fit(*views(), learning)
     for done in rounds:
         assert len(done.labels.query_rows) == len(np.unique(done.labels.reference_rows)) == PLACES
         assert len(np.unique(done.labels.query_rows)) < PLACES  # drawn with replacement
@@ -196,15 +197,15 @@ def test_the_papers_loop_runs_and_learns():
     assert recall(learner.adapter) > recall(None) + 0.2
 
 
-@pytest.mark.parametrize("config", [CLOSED, SMALL_PAPER], ids=["closed", "paper"])
+@pytest.mark.parametrize("learning", [CLOSED, SMALL_PAPER], ids=["closed", "paper"])
 @pytest.mark.parametrize("in_centre", [True, False])
-def test_a_nan_feature_stops_the_run(config, in_centre):
+def test_a_nan_feature_stops_the_run(learning, in_centre):
     query, reference = (rows.copy() for rows in views())
     reference[[5, 6], 3] = np.nan
-    learner = new_learner(config, (query, reference) if in_centre else None)
-    count = PLACES if in_centre or config is SMALL_PAPER else 2  # BatchNorm's statistics are of all rows
+    learner = new_learner(learning, (query, reference) if in_centre else None)
+    count = PLACES if in_centre or learning is SMALL_PAPER else 2  # BatchNorm's statistics are of all rows
     with pytest.raises(InputError, match=f"{count} of 150 reference embeddings are not finite in round 0"):
-        list(rounds_of(learner, config, (query, reference)))
+        list(rounds_of(learner, learning, (query, reference)))
 
 
 def test_the_round_that_fails_is_named_and_not_counted():

@@ -46,7 +46,7 @@ def after_a_round(weight, images):
     owner = np.repeat(np.arange(12), images)
     reference = rng.normal(size=(12, 16)).astype(np.float32)
     query = (reference[owner] + 0.3 * rng.normal(size=(len(owner), 16))).astype(np.float32)
-    learner = build_learner(load_config(None, (f"adapter.siblings={weight}",)), 16)
+    learner = build_learner(load_config(None, (f"adapter.siblings={weight}",)).learning, 16)
     labels = pseudo_labels(unit_rows(query), unit_rows(reference))
     learner.m_step(labels, query, reference, np.random.default_rng(0))
     return learner, labels, unit_rows(query), unit_rows(reference)
@@ -59,7 +59,7 @@ def test_the_closed_form_is_fitted_to_their_differences_too():
     assert within
     differences = [query[queries] - reference[references]]
     differences += [np.sqrt(0.5) * (query[[i]] - query[[j]]) for i, j in within]
-    expected = build_learner(load_config(None), 16).adapter
+    expected = build_learner(load_config(None).learning, 16).adapter
     fit_attenuation(expected, torch.from_numpy(np.concatenate(differences)), 0.5)
     eye = torch.eye(16)
     torch.testing.assert_close(learner.adapter.encode(eye), expected.encode(eye), rtol=1e-4, atol=1e-5)

@@ -83,14 +83,14 @@ def step(model, of_query, of_reference):
 
 def training(overrides):
     """The rounds' losses and pseudo-labels, and the adapter that they leave."""
-    config = load_config(None, overrides)
+    learning = load_config(None, overrides).learning
     rng = np.random.default_rng(2)
     latent = rng.normal(size=(31, DIMENSION))
     query, reference = (
         (latent + 0.3 * rng.normal(size=latent.shape) + shift).astype(np.float32) for shift in (0, 0.4)
     )
-    learner = build_learner(config, DIMENSION)
-    graphs = frozen_graphs(query, reference, learner.adapter) if config.estep.neighbourhood else None
+    learner = build_learner(learning, DIMENSION)
+    graphs = frozen_graphs(query, reference, learner.adapter) if learning.estep.neighbourhood else None
     if dist.is_initialized() and isinstance(learner, GradientLearner):
         learner.parallel = DistributedDataParallel(learner.objective, forward_sync_buffers=False)
 
@@ -100,9 +100,9 @@ def training(overrides):
             shares = [None] * collective.world_size()
             dist.all_gather_object(shares, rows)
         parts = [np.concatenate([getattr(s, view) for s in shares]) for view in ("query", "reference")]
-        return match_rows(*parts, rows, config.estep, graphs)
+        return match_rows(*parts, rows, learning.estep, graphs)
 
-    rounds = list(run_rounds(learner, query, reference, config, matcher=matcher))
+    rounds = list(run_rounds(learner, query, reference, learning, matcher=matcher))
     numbers = [{k: v for k, v in done.scalars.items() if not k.startswith("time/")} for done in rounds]
     return {
         "scalars": {key: torch.tensor([each[key] for each in numbers]) for key in numbers[0]},

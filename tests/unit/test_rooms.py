@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom. It is read from the imports, and nothing is imported."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +88,44 @@ def test_labels_are_known_where_figures_are_made_and_nowhere_else():
         if any(module.split(".")[-1] in LABELS for module in imported(tree))
     ]
     assert not wrong
+
+
+# Who takes the whole configuration below the room that runs commands: what a notebook calls first, what
+# drives a map's job, and what records or shows the configuration as a whole.
+TAKE_THE_WHOLE = {
+    "bundle.py": {"bundle_of"},
+    "features/extraction.py": {"extract"},
+    "localization/run.py": {
+        "localize_map",
+        "localize",
+        "frozen",
+        "_checked",
+        "_model",
+        "_localized",
+        "_write",
+    },
+    "model.py": {"fit"},
+    "reports/tensorboard.py": {"configuration_table"},
+    "storage/run_record.py": {"_claim", "_identity", "check_claim", "claim"},
+}
+ABOUT_THE_WHOLE = {"config", "tuning"}  # they read, compare and vary it
+
+
+def takers(tree: ast.Module) -> set[str]:
+    """Names of the functions with a parameter that is annotated as `Config`, alone or among others."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            told = " ".join(ast.unparse(each.annotation) for each in given if each.annotation)
+            if re.search(r"\bConfig\b", told):
+                found.add(node.name)
+    return found
+
+
+def test_functions_take_sections_and_the_whole_configuration_enters_where_commands_are_run():
+    below = ROOMS[: ROOMS.index("distributed")]
+    found = {
+        name: takers(tree) for name, room, tree in files() if room in below and room not in ABOUT_THE_WHOLE
+    }
+    assert {name: functions for name, functions in found.items() if functions} == TAKE_THE_WHOLE
