@@ -134,9 +134,10 @@ def worker(rank, folder):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What each of two processes computed; spawned once for all tests."""
+    """What each of two processes computed; started once for all tests."""
     folder = tmp_path_factory.mktemp("gloo")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # whose children need not import torch once more
+    context.set_forkserver_preload([__name__])
     processes = [
         context.Process(target=worker, args=(rank, str(folder)), daemon=True) for rank in range(WORLD)
     ]
