@@ -174,16 +174,6 @@ def open_map(paths: str | Sequence[str], crs: str = "") -> GeoMap:
     return GeoMap(frame, tuple(sources), tuple(extents[i] for i in order), _stretches(sources), notes)
 
 
-def check_not_smaller(geomap: GeoMap, ground_width_m: float) -> None:
-    """Raise InputError if the map is narrower than a photo of this ground width."""
-    bounds = geomap.bounds
-    if min(bounds.width_m, bounds.height_m) < ground_width_m:
-        raise InputError(
-            f"the map is {bounds.width_m:.0f} m x {bounds.height_m:.0f} m, smaller than a photo of"
-            f" {ground_width_m:.0f} m: give a larger map, or photos of less ground"
-        )
-
-
 def _extent(source: Source, frame: LocalFrame) -> Window:
     try:
         return source.grid.bounds(frame)

@@ -12,9 +12,8 @@ from rasterio.transform import Affine
 from rasters import SPOT, gcps_of, local_of, seen_spot, spot_picture, truth_of, write
 from scipy import ndimage
 
-from cvgl_ray.errors import InputError
 from cvgl_ray.maps.frame import LocalFrame, Window, frame_about
-from cvgl_ray.maps.geomap import check_not_smaller, open_map
+from cvgl_ray.maps.geomap import open_map
 
 UTM = Affine(0.5, 0, 396_000, 0, -0.5, 5_820_000)
 TURNED = Affine.translation(396_000, 5_820_000) @ Affine.rotation(33) @ Affine.scale(0.5, -0.5)
@@ -191,13 +190,6 @@ def test_a_uri_is_read_through_pyarrow(tmp_path: Path) -> None:
     here, there = open_map(str(path)), open_map(path.as_uri())
     assert (here.read(here.bounds, 1.0).rgb == there.read(here.bounds, 1.0).rgb).all()
     assert open_map(folder.as_uri()).bounds == here.bounds
-
-
-def test_a_map_smaller_than_a_photo_is_refused(tmp_path: Path) -> None:
-    geomap = open_map(str(write(tmp_path / "map.tif", spot_picture(), "EPSG:32633", UTM)))
-    check_not_smaller(geomap, 80)
-    with pytest.raises(InputError, match=r"the map is 12\d m x 9\d m, smaller than a photo of 150 m"):
-        check_not_smaller(geomap, 150)
 
 
 def test_the_frame_is_a_geodesic_one_and_crosses_the_antimeridian() -> None:
