@@ -64,8 +64,6 @@ class EStep(Section):
     """of the matched queries, the surest, that count in round 1; it rises evenly to all in the last"""
     index: str = "auto"
     """Flat: exact; a faiss string, such as "IVF2048,SQfp16;nprobe=40"; auto: exact where minutes do"""
-    shards: Count = 1
-    """actors that hold the index, on several nodes where there are"""
 
     @model_validator(mode="after")
     def _neighbourhood_fits(self) -> "EStep":

@@ -44,7 +44,6 @@ def why_not_aligned(config: Config, queries: int, references: int) -> str:
         "features.table has no images": bool(config.features.table),
         "strips have no cells to turn": isinstance(config.backbone.image_size, tuple),
         f"estep.rows = {estep.rows} leaves images out of each round": estep.rows > 0,
-        f"estep.shards = {estep.shards} holds no image's cells": estep.shards > 1,
         f"a view has fewer than {FEWEST} images": min(queries, references) < FEWEST,
         f"their cells take {needed:.1f} GiB, more than alignment.memory_gib = {section.memory_gib:g}": needed
         > section.memory_gib,

@@ -1,16 +1,18 @@
-"""The central index: workers hand it their embeddings, it answers the pseudo-labels of all rows.
+"""The central index: it knows where the rows of all workers lie, lets them search, and answers pseudo-labels.
 
-It matches by itself or, for collections that one machine's memory does not take, by shards on several nodes.
+Each worker is a shard: it searches its own share of the references for all queries, on its own device. The
+actor merges what they find, [n, k], and matches; it never holds a row, but where images are aligned.
 """
 
 import logging
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
-import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError
 
@@ -18,28 +20,52 @@ from cvgl_ray.alignment.learned import Learned, learned_of
 from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import Learning
 from cvgl_ray.distributed.align import Alignment, ClusterScore
+from cvgl_ray.distributed.exchange import Answer, Exchange
 from cvgl_ray.distributed.resources import place, use_threads
-from cvgl_ray.distributed.shards import RESTARTS, TRIES, asking, first_line, start_shards
 from cvgl_ray.em import collective
-from cvgl_ray.em.build import build_adapter
 from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.em.neighbourhood import Graphs
-from cvgl_ray.em.rounds import EStepRows, Matcher, RoundRows, frozen_graphs, match_by, match_rows
+from cvgl_ray.em.neighbourhood import Graphs, linked
+from cvgl_ray.em.rounds import EStepRows, Matcher, RoundRows, match_by
 from cvgl_ray.errors import GaveUpError
+from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.search.approximate import chosen
-from cvgl_ray.search.sharded import Block, assemble, cut, in_shards
+from cvgl_ray.search.sharded import (
+    AskEach,
+    Block,
+    Views,
+    assemble,
+    block_sizes,
+    cut,
+    in_shards,
+    search_shard,
+)
+from cvgl_ray.search.topk import Nearest
+from cvgl_ray.search.views import Search
 
 log = logging.getLogger(__name__)
 
-Features = tuple[ray.ObjectRef, ray.ObjectRef]  # of the query and the reference view, in the object store
+TRIES = 3  # of one round's matching
+RESTARTS = 10  # of the actor in the life of a training, whose nodes may come and go
+WAITING = 64  # threads of the actor beyond one per worker, for those that still wait in an earlier match
+
+Rows = Callable[[int, slice], np.ndarray]  # view, which rows -> frozen features, normalised [n, D] float32
+
+
+class Frozen(NamedTuple):
+    """Consecutive rows of a view's frozen features, which every worker has at hand."""
+
+    view: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
 class Share(RoundRows):
-    """One worker's share of a round's embeddings, in the object store."""
+    """One worker's share of a round's embeddings, in the object store; dims: of the embeddings."""
 
     query: Sequence[Block]
     reference: Sequence[Block]
+    dims: int
 
 
 @dataclass(frozen=True)
@@ -58,28 +84,20 @@ class Died:
 
 
 class IndexActor:
-    """Knows where one round's embeddings of all workers lie, and matches over them: itself or by its shards.
+    """Knows where one round's embeddings of all workers lie, and matches by what the workers find in them.
 
+    Its methods run in threads: `match` waits for the workers, who wait in `next` for what it asks.
     Restarted after a crash it knows nothing and says so, and the workers hand it their rows again. It is made
     without object references for the same reason: Ray cannot promise those to a restarted actor.
     """
 
-    def __init__(self, learning: Learning, centre: np.ndarray, threads: int) -> None:
-        self.learning, self.centre = learning, centre
-        use_threads(threads)
-        self.shards: list[Any] = []
-        self.graphs: Graphs | None = None
+    def __init__(self, learning: Learning, dims: int, threads: int) -> None:
+        self.learning, self.dims, self.threads = learning, dims, threads
+        self.exchange = Exchange()
+        self.graphs: Graphs | None = None  # of the frozen features
         self.score: ClusterScore | None = None  # where images are aligned
         self.round = -1
         self.shares: dict[int, Share] = {}
-
-    def prepare(self, features: Features) -> None:
-        """Build the graphs of the frozen features, where the policy asks for them and they are not there."""
-        if self.learning.estep.neighbourhood and self.graphs is None:
-            query, reference = ray.get(list(features))
-            section, centre = self.learning.adapter, torch.from_numpy(self.centre.copy())
-            adapter = build_adapter(section, query.shape[1], centre, seed=self.learning.seed)
-            self.graphs = frozen_graphs(query, reference, adapter, self.learning.estep.index)
 
     def begin(self) -> None:
         """A worker has started; see `rounds_done`."""
@@ -91,94 +109,110 @@ class IndexActor:
             self.round, self.shares = number, {}
         self.shares[rank] = share
 
-    def match(
-        self, number: int, workers: int, features: Features, alignment: Alignment | None = None
-    ) -> Matched | None:
-        """Pseudo-labels of the round, or None where a restart has lost some worker's share.
+    def open(self, number: int, workers: int) -> str:
+        """Begin the match of a round and name it; "" where a restart has lost some worker's share."""
+        if number != self.round or len(self.shares) < workers:
+            return ""
+        name = uuid.uuid4().hex
+        self.exchange.begin(name)
+        return name
+
+    def next(self, match: str, shard: int, heard: int, answer: Answer | None) -> tuple[int, Any] | None:
+        """See Exchange."""
+        return self.exchange.next(match, shard, heard, answer)
+
+    def match(self, name: str, alignment: Alignment | None = None) -> Matched:
+        """Pseudo-labels of the round whose match was opened under this name.
 
         alignment: what images are laid on each other by, besides their embeddings, as the last round left it.
         """
-        if number != self.round or len(self.shares) < workers:
-            return None
-        self.prepare(features)
-        ordered, estep = [self.shares[rank] for rank in range(workers)], self.learning.estep
-        views = (
-            [block for share in ordered for block in share.query],
-            [block for share in ordered for block in share.reference],
-        )
-        learned = None
-        if estep.shards > 1:  # nothing is aligned then
-            # Not before the first round: the workers' nodes may come up with the workers.
-            size = sum(block.size for blocks in views for block in blocks) * self.centre.shape[1] * 4
-            self.shards = self.shards or start_shards(estep.shards, size // estep.shards)
-            queries, references = (sum(block.size for block in blocks) for blocks in views)
-            of_shard, dims = -(-references // len(self.shards)), self.centre.shape[1]
-            factory = chosen(estep.index, queries, of_shard, dims)
-            search = in_shards(views, len(self.shards), factory, asking(self.shards))
-            labels = match_by(search, ordered[0], estep, self.graphs)
-        else:
-            query, reference = (assemble(blocks, ray.get) for blocks in views)
-            if alignment is None:
-                labels = match_rows(query, reference, ordered[0], estep, self.graphs)
-            else:
-                labels, learned = self._aligned(number, ordered[0], query, reference, alignment)
+        use_threads(self.threads)  # of this thread
+        shares = [self.shares[rank] for rank in range(len(self.shares))]
+        try:
+            matched = self._matched(shares, partial(self.exchange.ask_each, name), alignment)
+        finally:
+            if self.exchange.match == name:
+                self.exchange.begin("")  # the workers need wait no longer
         self.shares = {}  # the object store is rid of them during the M-step
-        log.debug(
-            "round %d: %d queries matched over the shares of %d workers",
-            number,
-            len(labels.of_query),
-            workers,
-        )
-        return Matched(labels, learned)
+        return matched
 
-    def _aligned(
-        self, number: int, rows: Share, query: np.ndarray, reference: np.ndarray, alignment: Alignment
-    ) -> tuple[PseudoLabels, Learned]:
+    def _matched(self, shares: Sequence[Share], ask_each: AskEach, alignment: Alignment | None) -> Matched:
+        estep, first = self.learning.estep, shares[0]
+        if estep.neighbourhood and self.graphs is None:
+            counts = len(first.query_rows), len(first.reference_rows)
+            self.graphs = self._graph(QUERY, counts, ask_each), self._graph(REFERENCE, counts, ask_each)
+        views = (
+            [block for share in shares for block in share.query],
+            [block for share in shares for block in share.reference],
+        )
+        if alignment is None:
+            search = self._search(views, len(shares), first.dims, ask_each)
+            return Matched(match_by(search, first, estep, self.graphs))
         self.score = self.score or ClusterScore(alignment.settings.dtype)
         aligner = alignment.aligner(self.score)
-        match = alignment_matcher(aligner, self.learning.estep, self.graphs)
+        query, reference = (assemble(blocks, ray.get) for blocks in views)
         whole = EStepRows(
-            rows.query_rows, rows.reference_rows, query=query, reference=reference, share=rows.share
+            first.query_rows, first.reference_rows, query=query, reference=reference, share=first.share
         )
-        labels = match(number, whole)
+        labels = alignment_matcher(aligner, estep, self.graphs)(self.round, whole)
         aligner.level()
-        return labels, learned_of(aligner)
+        return Matched(labels, learned_of(aligner))
+
+    def _graph(self, view: int, counts: tuple[int, int], ask_each: AskEach) -> Any:
+        """Who is near whom in the frozen features of a view."""
+        count, workers, blocks, start = counts[view], len(self.shares), [], 0
+        for size in block_sizes(count, self.dims, workers):
+            blocks.append(Block(Frozen(view, start, start + size), size))
+            start += size
+
+        def nearest(k: int) -> Nearest:
+            return self._search((blocks, blocks), workers, self.dims, ask_each).nearest(k, 0)[0].near
+
+        return linked(count, nearest)
+
+    def _search(self, views: Views, workers: int, dims: int, ask_each: AskEach) -> Search:
+        queries, references = (sum(block.size for block in blocks) for blocks in views)
+        learning, of_shard = self.learning, -(-references // workers)
+        factory = chosen(learning.estep.index, queries, of_shard, dims, learning.device)
+        return in_shards(views, workers, factory, ask_each)
 
     def rounds_done(self) -> int:
         """How many rounds are over, those before the one whose embeddings came last; -1 before any worker."""
         return self.round
 
 
-def start_index(learning: Learning, features: Features, centre: np.ndarray, memory: int, threads: int) -> Any:
+def start_index(learning: Learning, dims: int, workers: int, memory: int, threads: int) -> Any:
     """Start the actor, which restarts when its process dies.
 
-    centre [2, D]: the views' means; memory: bytes of all embeddings; threads: 0 for those of its node.
+    dims: of the frozen features; workers: how many there may be; memory: bytes of what it holds at a time;
+    threads: 0 for those of its node.
     """
-    where = place(memory if learning.estep.shards == 1 else 0)
-    remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **where)(IndexActor)
-    actor: Any = remote.remote(learning, centre, threads)
-    # While the workers start; where it dies of this, the first round's matching will say so.
-    actor.prepare.options(max_task_retries=0).remote(features)
+    options = {"max_concurrency": workers + WAITING, **place(memory)}
+    remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **options)(IndexActor)
+    actor: Any = remote.remote(learning, dims, threads)
     return actor
 
 
-def index_matcher(actor: Any, features: Features, shards: int, alignment: Alignment | None = None) -> Matcher:
-    """A matcher that asks the actor; every worker of the training must call it once a round.
+def index_matcher(actor: Any, frozen: Rows, device: str, alignment: Alignment | None = None) -> Matcher:
+    """A matcher that asks the actor and searches for it; all workers call it once per round.
 
-    alignment: see `IndexActor.match`; each round leaves in it what was learned.
+    frozen: this worker's frozen features; device: where it searches; alignment: see `IndexActor.match`; each
+    round leaves in it what was learned.
     """
 
+    def fetch(handle: Any) -> np.ndarray:
+        if isinstance(handle, Frozen):
+            return frozen(handle.view, slice(handle.start, handle.stop))
+        rows: np.ndarray = ray.get(handle)
+        return rows
+
     def matcher(number: int, rows: EStepRows) -> PseudoLabels:
-        share = Share(
-            rows.query_rows,
-            rows.reference_rows,
-            _stored(rows.query, shards),
-            _stored(rows.reference, shards),
-            share=rows.share,
-        )
+        query, reference = _stored(rows.query), _stored(rows.reference)
+        dims = rows.query.shape[1]
+        share = Share(rows.query_rows, rows.reference_rows, query, reference, dims, share=rows.share)
         reason = "its process was restarted"
         for _ in range(TRIES):
-            answer = _ask(actor, number, share, features, alignment)
+            answer = _ask(actor, number, share, alignment, partial(search_shard, fetch=fetch, device=device))
             if isinstance(answer, Matched):
                 if alignment is not None:
                     alignment.state = answer.learned
@@ -186,48 +220,70 @@ def index_matcher(actor: Any, features: Features, shards: int, alignment: Alignm
             reason = answer.reason if answer else reason
         raise GaveUpError(
             f"the index gave up round {number} after {TRIES} tries: {reason}; the usual cause is too little "
-            "memory, and a larger node or estep.shards > 1 helps"
+            "memory, and a larger node, or workers on more nodes, help"
         )
 
     return matcher
 
 
 def _ask(
-    actor: Any, number: int, share: Share, features: Features, alignment: Alignment | None
+    actor: Any,
+    number: int,
+    share: Share,
+    alignment: Alignment | None,
+    search: Callable[[int, Any], Answer],
 ) -> Matched | Died | None:
-    """Hand over this worker's share and hear the answer, the same on all workers.
+    """Hand over this worker's share, search what it is asked and hear the answer, the same on all workers.
 
-    Rank 0 alone asks, so that they agree even if the actor dies in between.
+    Rank 0 alone opens the match and asks for it, so that they agree even if the actor dies in between.
     """
-    answer: Matched | Died | None = None
     try:
         ray.get(actor.add.remote(number, collective.rank(), share))
     except RayActorError as error:  # it has no restart left
         raise GaveUpError(f"the index died {RESTARTS + 1} times: {first_line(error)}") from error
-    _barrier()
-    if collective.rank() == 0:
-        match = actor.match.options(max_task_retries=0)
-        try:
-            answer = ray.get(match.remote(number, collective.world_size(), features, alignment))
-        except RayActorError as error:
-            answer = Died(first_line(error))
-    return _from_rank_zero(answer)
-
-
-def _stored(rows: np.ndarray, shards: int) -> list[Block]:
-    """Put rows into the object store, in at least a block for each shard."""
-    return [Block(ray.put(part), len(part)) for part in cut(rows, shards)]
-
-
-def _barrier() -> None:
     if collective.world_size() > 1:
         dist.barrier()
+    answer: Matched | Died | None = None
+    once = {"max_task_retries": 0}
+    match, matching = "", None
+    if collective.rank() == 0:
+        try:
+            match = ray.get(actor.open.options(**once).remote(number, collective.world_size()))
+            matching = actor.match.options(**once).remote(match, alignment) if match else None
+        except RayActorError as error:
+            answer = Died(first_line(error))
+    match = collective.from_rank_zero(match)
+    if match:
+        _serve(actor.next.options(**once), match, search)
+    if matching is not None:
+        try:
+            answer = ray.get(matching)
+        except RayActorError as error:
+            answer = Died(first_line(error))
+    return collective.from_rank_zero(answer)
 
 
-def _from_rank_zero(value: Matched | Died | None) -> Matched | Died | None:
-    """Rank 0's value on every rank."""
-    if collective.world_size() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+def _serve(ask_next: Any, match: str, search: Callable[[int, Any], Answer]) -> None:
+    """Search what the match asks of this worker, until it is over or the actor's process has died."""
+    heard, answer, shard = 0, None, collective.rank()
+    while True:
+        try:
+            asked = ray.get(ask_next.remote(match, shard, heard, answer))
+        except RayActorError:
+            return
+        if asked is None:
+            return
+        heard, ask = asked
+        answer = search(shard, ask)
+
+
+def first_line(error: RayActorError) -> str:
+    """Ray's sentence about a dead actor, and the system's reason where it gives one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if "exit" in line.lower() or "memory" in line.lower()]
+    return " ".join(dict.fromkeys([*lines[:1], *reasons[:1]]))
+
+
+def _stored(rows: np.ndarray) -> list[Block]:
+    """Put rows into the object store."""
+    return [Block(ray.put(part), len(part)) for part in cut(rows, 1)]

@@ -27,6 +27,8 @@ from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+BYTES_PER_ROW = 3000  # of some 64 pairs per row, with their scores, neighbours' matches and sorting keys
+
 
 def train(
     query: FeatureTable,
@@ -107,8 +109,13 @@ def fit_on_workers(
     it goes to the storage; threads: of torch in each worker, 0 for an equal share of its node's cores;
     alignment: of the rows' images.
     """
-    rows, width = len(data.query_ids) + len(data.reference_ids), config.adapter.width or data.centre.shape[1]
-    actor = start_index(config.learning, data.features, data.centre, memory=rows * width * 4, threads=threads)
+    actor = start_index(
+        config.learning,
+        data.centre.shape[1],
+        config.run.workers,
+        memory=_index_bytes(data, config, aligned=alignment is not None),
+        threads=threads,
+    )
     filesystem, storage_path = resolve(storage)
     writer = RoundWriter(str(logs.resolve()), configuration_table(config))
     trainer = _Trainer(
@@ -149,6 +156,14 @@ def fit_on_workers(
         raise _cause(error) from error
     finally:
         ray.kill(actor)
+
+
+def _index_bytes(data: TrainingData, config: Config, *, aligned: bool) -> int:
+    """What the index holds at a time: candidates; with alignment embeddings and scores of all pairs too."""
+    queries, references = len(data.query_ids), len(data.reference_ids)
+    width = config.adapter.width or data.centre.shape[1]
+    held = BYTES_PER_ROW * (queries + references)
+    return held + 4 * (width * (queries + references) + 3 * queries * references if aligned else 0)
 
 
 class _NoRetry(ray.train.UserCallback):

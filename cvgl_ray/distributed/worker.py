@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.collective
@@ -25,7 +26,7 @@ from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.judge import HalfModels
-from cvgl_ray.em.rounds import run_rounds
+from cvgl_ray.em.rounds import normalised, run_rounds
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import pose_histograms, score_histograms
 from cvgl_ray.reports.usage import Usage
@@ -68,12 +69,16 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
     alignment: Alignment | None = arguments["alignment"]
     if alignment is not None and state is not None:
         alignment.state = state.get("alignment")
+
+    def frozen(view: int, part: slice) -> np.ndarray:
+        return normalised((query, reference)[view], view, part, learner.adapter)
+
     rounds = run_rounds(
         learner,
         query,
         reference,
         learning,
-        matcher=index_matcher(arguments["actor"], arguments["features"], learning.estep.shards, alignment),
+        matcher=index_matcher(arguments["actor"], frozen, device.type, alignment),
         judge=halves.judge if halves is not None else None,
     )
     usage = Usage()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -36,16 +37,20 @@ Graphs = tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]  # of the query v
 def view_graph(
     rows: np.ndarray, search: Callable[[np.ndarray, int], Nearest] = nearest_within
 ) -> scipy.sparse.csr_array:
-    """Who is near whom within one view: [N, N] sparse float32, rows summing to 1, no self-loops.
+    """See `linked`, of rows [N, D] float32, L2-normalised; search: the k nearest of a view's rows within it."""
+    return linked(len(rows), partial(search, rows))
 
-    rows [N, D] float32, L2-normalised; search: the k nearest of a view's rows within it. Each row is linked
-    to its ceil(sqrt N) nearest, at most LINKS, weighted by the cosine where it is positive; a link of either
-    end counts for both.
+
+def linked(count: int, search: Callable[[int], Nearest]) -> scipy.sparse.csr_array:
+    """Who is near whom within one view of `count` rows: [N, N] sparse float32, rows summing to 1, no self-loops.
+
+    search: the k nearest of each row within the view, itself among them. Each row is linked to its
+    ceil(sqrt N) nearest, at most LINKS, weighted by the cosine where it is positive; a link of either end
+    counts for both.
     """
-    count = len(rows)
     if count < 2:
         return scipy.sparse.csr_array((count, count), dtype=np.float32)
-    found = search(rows, min(LINKS, math.ceil(math.sqrt(count)), count - 1) + 1)
+    found = search(min(LINKS, math.ceil(math.sqrt(count)), count - 1) + 1)
     scores, ids = found.scores.ravel(), found.ids.ravel()
     sources = np.repeat(np.arange(count), found.ids.shape[1])
     keep = (ids != sources) & (ids >= 0) & (scores > 0)

@@ -115,10 +115,16 @@ def frozen_graphs(query: Rows, reference: Rows, adapter: ViewCentred, index: str
     """Each view's graph in the normalised frozen features [N, D] of any float type; index: see EStep."""
     graphs = []
     for features, view in ((query, QUERY), (reference, REFERENCE)):
-        whole = take(features, np.arange(len(features)), adapter.centre.device)
-        rows = adapter.normalise(whole, view).cpu().numpy()
+        rows = normalised(features, view, slice(None), adapter)
         graphs.append(view_graph(rows, partial(within, factory=index, device=adapter.centre.device.type)))
     return graphs[0], graphs[1]
+
+
+def normalised(features: Rows, view: int, part: slice, adapter: ViewCentred) -> np.ndarray:
+    """Some of a view's frozen features [N, D], as the adapter normalises them: [n, D] float32."""
+    some = take(features, np.arange(len(features))[part], adapter.centre.device)
+    rows: np.ndarray = adapter.normalise(some, view).cpu().numpy()
+    return rows
 
 
 def match_rows(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvgl_ray.features.views import QUERY, REFERENCE
+from cvgl_ray.search.topk import nearest
 from cvgl_ray.search.views import Exact, Found, Hubness, Search, found_by_index, merge_found, stack
 
 BLOCK_BYTES = 2**26
@@ -28,7 +29,10 @@ Views = tuple[Sequence[Block], Sequence[Block]]  # all rows of the queries and o
 
 @dataclass(frozen=True)
 class Ask:
-    """What each of `shards` shards is asked; factory: see `views.local`, the last three: `Search`."""
+    """What each of `shards` shards is asked; factory: see `views.local`, the last three: `Search`.
+
+    k_reference 0: nothing is asked of the references.
+    """
 
     views: Views
     shards: int
@@ -68,8 +72,8 @@ def in_shards(views: Views, shards: int, factory: str, ask_each: AskEach) -> Sea
     return Sharded(views, min(shards, *map(len, views)), factory, ask_each)
 
 
-def search_shard(number: int, ask: Ask, fetch: Fetch) -> tuple[Found, Found]:
-    """What the shard of that number finds: for all queries among its references, and for references.
+def search_shard(number: int, ask: Ask, fetch: Fetch, device: str = "cpu") -> tuple[Found, Found]:
+    """What the shard of that number finds, on a device: for all queries among its references, and for references.
 
     "Flat" answers for its own references among all queries, by the very pass over the scores that answers
     the queries. Any other factory answers for all references among its own queries.
@@ -77,21 +81,25 @@ def search_shard(number: int, ask: Ask, fetch: Fetch) -> tuple[Found, Found]:
     (queries, own_q), (references, own_r) = (_part(blocks, number, ask.shards) for blocks in ask.views)
     reference = assemble(references, fetch)
     if ask.factory == "Flat":
-        return _exact(reference, own_r, ask, fetch)
+        return _exact(reference, own_r, ask, fetch, device)
     hub_q, hub_r = (None, None) if ask.hubness is None else (ask.hubness[0][own_q], ask.hubness[1][own_r])
     all_queries, all_references = ((fetch(block.handle) for block in blocks) for blocks in ask.views)
-    return (
-        found_by_index(all_queries, reference, hub_r, ask.k_query, ask.factory),
-        found_by_index(all_references, assemble(queries, fetch), hub_q, ask.k_reference, ask.factory),
+    of_query = found_by_index(all_queries, reference, hub_r, ask.k_query, ask.factory)
+    if not ask.k_reference:  # nor is an index of the queries made
+        of_none = nearest(np.empty((sum(block.size for block in ask.views[REFERENCE]), 0)), reference, 0)
+        return of_query, Found(of_none, np.full(len(of_none.ids), -1, np.float32))
+    return of_query, found_by_index(
+        all_references, assemble(queries, fetch), hub_q, ask.k_reference, ask.factory
     )
 
 
-def _exact(reference: np.ndarray, own: slice, ask: Ask, fetch: Fetch) -> tuple[Found, Found]:
+def _exact(reference: np.ndarray, own: slice, ask: Ask, fetch: Fetch, device: str) -> tuple[Found, Found]:
     of_query, of_reference, stop = [], None, 0
     for block in ask.views[QUERY]:
         start, stop = stop, stop + block.size
         hubness = None if ask.hubness is None else (ask.hubness[0][start:stop], ask.hubness[1][own])
-        forth, back = Exact(fetch(block.handle), reference).nearest(ask.k_query, ask.k_reference, hubness)
+        whole = Exact(fetch(block.handle), reference, device)
+        forth, back = whole.nearest(ask.k_query, ask.k_reference, hubness)
         of_query.append(forth)
         if of_reference is None:
             of_reference = back
@@ -103,8 +111,14 @@ def _exact(reference: np.ndarray, own: slice, ask: Ask, fetch: Fetch) -> tuple[F
 
 def cut(rows: np.ndarray, pieces: int) -> list[np.ndarray]:
     """Rows [n, W] in so many pieces, in more where one would exceed BLOCK_BYTES; none of them is empty."""
-    pieces = max(pieces, -(-rows.nbytes // BLOCK_BYTES))
-    return np.array_split(rows, min(pieces, len(rows))) if len(rows) else []
+    edges = np.cumsum(block_sizes(len(rows), rows.shape[1], pieces))
+    return np.split(rows, edges[:-1]) if len(rows) else []
+
+
+def block_sizes(count: int, dims: int, pieces: int) -> list[int]:
+    """So many rows of `dims` float32 each in so many blocks, in more where one would exceed BLOCK_BYTES."""
+    pieces = min(max(pieces, -(-count * dims * 4 // BLOCK_BYTES)), count)
+    return [count * (n + 1) // pieces - count * n // pieces for n in range(pieces)]
 
 
 def assemble(blocks: Sequence[Block], fetch: Fetch) -> np.ndarray:

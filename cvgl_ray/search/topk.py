@@ -23,7 +23,7 @@ class Nearest:
 
     def best(self) -> np.ndarray:
         """Each row's best, [n] int64; -1 where there is none."""
-        best: np.ndarray = self.ids[:, 0]
+        best: np.ndarray = self.ids[:, 0] if self.ids.shape[1] else np.full(len(self.ids), -1)
         return best
 
     def lead(self) -> np.ndarray:
@@ -113,7 +113,7 @@ def nearest_both(
     """The k_query best references of each query, and the k_reference best queries of each reference.
 
     query [nq, D], reference [nr, D] float32, scored by s = inner product or, given hubness (h_q [nq],
-    h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view.
+    h_r [nr] float32), by s - h_q - h_r. Either k is cut to the size of the other view, and may be 0.
     """
     hub_q, hub_r = hubness or (None, None)
     return (
@@ -131,6 +131,8 @@ def nearest(
     both sides.
     """
     k = min(k, len(others))
+    if not k:
+        return Nearest(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32))
     if device != "cpu":
         term = None if hubness is None else torch.from_numpy(hubness)
         best = best_on(device, torch.from_numpy(rows), torch.from_numpy(others), k, term)

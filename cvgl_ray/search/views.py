@@ -48,7 +48,7 @@ class Exact:
     device: str = "cpu"
 
     def nearest(self, k_query: int, k_reference: int, hubs: Hubness | None = None) -> tuple[Found, Found]:
-        """See Search."""
+        """See Search; of references for which k is 0 nothing is looked for."""
         of_query, of_reference = nearest_both(
             self.query, self.reference, k_query, k_reference, hubs, device=self.device
         )

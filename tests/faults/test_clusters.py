@@ -104,7 +104,7 @@ def lose_a_node(folder: str) -> None:
 
 
 def spread_over_nodes(folder: str) -> None:
-    """Two workers, two shards and two nodes beside a head without CPUs: each node has one of either."""
+    """Two workers and two nodes beside a head without CPUs: each node has one, and the index is on either."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -114,13 +114,13 @@ def spread_over_nodes(folder: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=2, **memory) for _ in range(2)]
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    settings = ("mstep.rounds=40", "run.workers=2", "estep.neighbourhood=0", "estep.shards=2")
+    settings = ("mstep.rounds=40", "run.workers=2", "estep.neighbourhood=0")
     config = load_config(None, ("run.agreement=false", *settings))
 
     def look() -> dict[str, list[int]]:
         awaited(lambda: len(checkpoints(output)) > 1, "two rounds")
         raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
-        titles = ("TrainWorker", "IndexShard", "IndexActor")
+        titles = ("TrainWorker", "IndexActor")
         return {title: [len(named(title, raylet)) for raylet in raylets] for title in titles}
 
     with ThreadPoolExecutor(1) as pool:
@@ -128,7 +128,7 @@ def spread_over_nodes(folder: str) -> None:
         on_ray(two_views(), config, output)
         placed = found.result(timeout=1)
     print(placed)
-    assert placed["TrainWorker"] == placed["IndexShard"] == [1, 1]
+    assert placed["TrainWorker"] == [1, 1]
     assert sum(placed["IndexActor"]) == 1
     ray.shutdown()
     cluster.shutdown()

@@ -84,7 +84,7 @@ def test_two_workers_train_the_same_adapter(run: Path, places: Path, tmp_path: P
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", [(), ("estep.neighbourhood=0", "estep.shards=2")], ids=["", "shards"])
+@pytest.mark.parametrize("policy", [(), ("estep.neighbourhood=0",), ("estep.index=Flat;",)])
 def test_the_closed_form_on_two_workers_equals_one_process(
     policy: tuple[str, ...], run: Path, places: Path, tmp_path: Path
 ) -> None:
