@@ -165,9 +165,7 @@ def load_bundle(folder: Path) -> Bundle:
         banks, trained_on = (
             (arrays[VIEWS[0]], arrays[VIEWS[1]]) for arrays in map(safetensors.numpy.load, (bank, trained))
         )
-        description["config"].get("estep", {}).pop(
-            "shards", None
-        )  # which were told until workers were the shards
+        description["config"].get("estep", {}).pop("shards", None)  # of before workers were the shards
         config = Config.model_validate(description["config"])
         adapter = build_adapter(config.adapter, description["dimension"], seed=config.run.seed)
         adapter.load_state_dict(state)

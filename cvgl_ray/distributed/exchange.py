@@ -48,10 +48,9 @@ class Exchange:
             if answer is not None and match == self.match:
                 self.answers[shard] = answer
                 self.changed.notify_all()
-            while True:
-                self.changed.wait_for(lambda: match != self.match or len(self.asks) > heard)
-                if match != self.match:
-                    return None
-                heard += 1
-                if shard < self.asks[heard - 1].shards:  # there may be fewer shards than workers
-                    return heard, self.asks[heard - 1]
+            while match == self.match:
+                for number, ask in enumerate(self.asks[heard:], heard + 1):
+                    if shard < ask.shards:  # there may be fewer shards than workers
+                        return number, ask
+                self.changed.wait()
+            return None

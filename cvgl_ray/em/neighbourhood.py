@@ -37,16 +37,16 @@ Graphs = tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]  # of the query v
 def view_graph(
     rows: np.ndarray, search: Callable[[np.ndarray, int], Nearest] = nearest_within
 ) -> scipy.sparse.csr_array:
-    """See `linked`, of rows [N, D] float32, L2-normalised; search: the k nearest of a view's rows within it."""
+    """See `linked`, of rows [N, D] float32, L2-normalised; search: a view's k nearest rows within it."""
     return linked(len(rows), partial(search, rows))
 
 
 def linked(count: int, search: Callable[[int], Nearest]) -> scipy.sparse.csr_array:
-    """Who is near whom within one view of `count` rows: [N, N] sparse float32, rows summing to 1, no self-loops.
+    """Who is near whom within one view: [N, N] sparse float32, rows summing to 1, no self-loops.
 
-    search: the k nearest of each row within the view, itself among them. Each row is linked to its
-    ceil(sqrt N) nearest, at most LINKS, weighted by the cosine where it is positive; a link of either end
-    counts for both.
+    count: N, its rows; search: the k nearest of each row within the view, itself among them. Each row is
+    linked to its ceil(sqrt N) nearest, at most LINKS, weighted by the cosine where it is positive; a link of
+    either end counts for both.
     """
     if count < 2:
         return scipy.sparse.csr_array((count, count), dtype=np.float32)

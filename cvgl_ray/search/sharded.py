@@ -73,10 +73,10 @@ def in_shards(views: Views, shards: int, factory: str, ask_each: AskEach) -> Sea
 
 
 def search_shard(number: int, ask: Ask, fetch: Fetch, device: str = "cpu") -> tuple[Found, Found]:
-    """What the shard of that number finds, on a device: for all queries among its references, and for references.
+    """What the shard of that number finds: for all queries among its references, and for references.
 
-    "Flat" answers for its own references among all queries, by the very pass over the scores that answers
-    the queries. Any other factory answers for all references among its own queries.
+    "Flat" answers for its own references among all queries, one block of these at a
+    time, on the device. Any other factory answers for all references among its own queries.
     """
     (queries, own_q), (references, own_r) = (_part(blocks, number, ask.shards) for blocks in ask.views)
     reference = assemble(references, fetch)

@@ -88,9 +88,7 @@ def index_actor(output: Path) -> None:
     os.kill(actor, signal.SIGKILL)
     awaited(lambda: set(named("IndexActor")) - {actor}, "a new index actor")
     some_rounds(output)
-    assert (
-        named("TrainWorker") == workers
-    )  # they were not lost with the actor: they handed their rows over again
+    assert named("TrainWorker") == workers  # not lost with the actor: they handed their rows over again
 
 
 def worker_in_an_m_step(output: Path) -> None:
