@@ -260,7 +260,9 @@ def _ask(
             answer = ray.get(matching)
         except RayActorError as error:
             answer = Died(first_line(error))
-    return collective.from_rank_zero(answer)
+    heard: Any = collective.from_rank_zero(answer)
+    assert heard is None or isinstance(heard, Matched | Died)
+    return heard
 
 
 def _serve(ask_next: Any, match: str, search: Callable[[int, Any], Answer]) -> None:

@@ -34,7 +34,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() and not _alone.get() else 0
 
 
-def from_rank_zero(value: T) -> T:
+def from_rank_zero(value: T | None) -> T:
     """Rank 0's value, on every rank; the others may give None."""
     box: list[Any] = [value]
     if world_size() > 1:
