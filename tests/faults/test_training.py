@@ -185,7 +185,8 @@ def test_an_index_that_dies_of_the_same_cause_ends_the_training(tmp_path: Path) 
 
     def kill_whenever_it_matches() -> None:
         while not stop.wait(0.002):
-            for process in named("IndexActor.match"):
+            # Its title is that of the method which began last: workers wait in `next` while it matches.
+            for process in named("IndexActor.match") + named("IndexActor.next"):
                 os.kill(process, signal.SIGKILL)
                 killed.add(process)
 
