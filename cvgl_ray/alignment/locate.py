@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from cvgl_ray.alignment.ground_fit import Ground, Refined, refine
-from cvgl_ray.alignment.plane import Pose
+from cvgl_ray.alignment.plane import Pose, apply
 
 FOUND = 0.5  # a place is reported from this confidence on
 EIGHTY = 1.794  # standard deviations of one axis within which 80 % of the points of a plane lie
 # Share of a photo's side by which whole photos are off, whatever their parts agree on: roofs and trees lean
 # away from the point below each camera, and maps are registered to a metre or two (experiments/LOG.md).
 COMMON = 0.017
+STRETCHED = 3.0
 
 
 class Place(NamedTuple):
@@ -24,6 +25,8 @@ class Place(NamedTuple):
     error_m: float  # 80 % of the found photos are expected to lie within it
     confidence: float
     found: bool
+    # (east, north) under the image's corners, clockwise from its upper left; None: they cannot be told
+    corners: tuple[tuple[float, float], ...] | None = None
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -57,7 +60,27 @@ def locate(
     side_px = math.sqrt(max(1, int(valid.sum())))
     width = refined.pose.width_m(valid.shape[1] / side_px)
     error = math.hypot(EIGHTY * refined.error_m, COMMON * refined.pose.side_m)
-    return Place(refined.pose, width, error, confidence, confidence >= FOUND)
+    corners = corners_of(refined.pose, valid.shape[1] / side_px, valid.shape[0] / side_px)
+    return Place(refined.pose, width, error, confidence, confidence >= FOUND, corners)
+
+
+def corners_of(pose: Pose, width_sides: float, height_sides: float) -> tuple[tuple[float, float], ...] | None:
+    """(east, north) in metres under an image's corners, clockwise from its upper left: a camera that looks
+    aslant shows no rectangle.
+
+    None where a corner sees no ground, or ground so far off that the fit, which knows the photo's parts
+    alone, cannot tell it: the fit's homography is trusted up to STRETCHED times the middle's scale.
+    """
+    half = np.array([width_sides, height_sides]) / 2
+    found = apply(pose.matrix, np.array([(-1, 1), (1, 1), (1, -1), (-1, -1)]) * half)
+    reach = STRETCHED * math.hypot(*half) * pose.side_m
+    if not np.isfinite(found).all() or np.hypot(*(found - pose.middle).T).max() > reach:
+        return None
+    after = np.roll(found, -1, axis=0) - found
+    turns = after[:, 0] * np.roll(after[:, 1], -1) - after[:, 1] * np.roll(after[:, 0], -1)
+    if (turns >= 0).any():  # it crosses itself or is mirrored
+        return None
+    return tuple((float(east), float(north)) for east, north in found)
 
 
 def believable(start: Pose, refined: Refined) -> bool:

@@ -31,6 +31,10 @@ def _location(image_id: str, place: Place | None, reason: str, frame: LocalFrame
         told = "no place on the map stands out"
         return Location(image_id, False, confidence=place.confidence, reason=told)
     latitude, longitude = (float(value) for value in frame.to_wgs84(*map(np.asarray, place.middle)))
+    corners = None
+    if place.corners is not None:
+        degrees = frame.to_wgs84(*np.array(place.corners).T)
+        corners = tuple((float(one), float(other)) for one, other in zip(*degrees, strict=True))
     return Location(
         image_id,
         True,
@@ -40,6 +44,7 @@ def _location(image_id: str, place: Place | None, reason: str, frame: LocalFrame
         place.ground_width_m,
         place.error_m,
         place.confidence,
+        corners=corners,
     )
 
 

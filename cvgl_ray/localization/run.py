@@ -105,8 +105,9 @@ def localize(
     keeps the cells for the next call; None: they are thrown away.
 
     Returns {"image_id", "found", "latitude", "longitude" (degrees WGS84, of the ground under the photo's
-    middle), "heading_deg", "ground_width_m", "error_m", "confidence", "reason"}, None where not found. Raises
-    InputError for what cannot be a map, a photo or a backbone.
+    middle), "heading_deg", "ground_width_m", "error_m", "confidence", "reason", "corners" ((latitude,
+    longitude) of the ground under the photo's corners, clockwise from its upper left)}, None where not found.
+    Raises InputError for what cannot be a map, a photo or a backbone.
     """
     folder = None if bundle is None else Path(bundle)
     if config is None:

@@ -34,6 +34,8 @@ class Location:
     error_m: float | None = None  # 80 % of the found lie within it
     confidence: float | None = None  # in [0, 1]
     reason: str = ""  # why it was not found, or what is odd about it
+    # (latitude, longitude) under the image's corners, clockwise from its upper left
+    corners: tuple[tuple[float, float], ...] | None = None
 
     @property
     def place(self) -> tuple[float, float] | None:
@@ -46,11 +48,13 @@ class Location:
 def footprint(location: Location, aspect: float = ASPECT) -> list[tuple[float, float]] | None:
     """(latitude, longitude) of what the image's corners show, clockwise from its upper left one.
 
-    aspect: the image's height over its width. It is taken to look straight down: a rectangle on the ground.
-    None without a place, a heading or a width.
+    Where the corners are not told, the image is taken to look straight down: a rectangle on the ground, of
+    `aspect`, the image's height over its width. None without a place, a heading or a width.
     """
     if location.place is None or location.heading_deg is None or not location.ground_width_m:
         return None
+    if location.corners is not None:
+        return list(location.corners)
     right, up = location.ground_width_m / 2, location.ground_width_m * aspect / 2
     signs = np.array([(-1, 1), (1, 1), (1, -1), (-1, -1)])
     azimuth = location.heading_deg + np.degrees(np.arctan2(signs[:, 0] * right, signs[:, 1] * up))

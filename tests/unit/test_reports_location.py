@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,16 @@ def test_a_footprint_begins_at_the_images_upper_left_and_has_its_heading(locatio
     assert up[2] == pytest.approx(0.75 * location.ground_width_m, rel=1e-4)
     assert up[0] % 360 == pytest.approx(location.heading_deg, abs=0.01)
     assert footprint(LOST) is None
+
+
+def test_a_footprint_is_the_ground_under_the_corners_where_it_is_known(tmp_path: Path):
+    corners = ((52.002, 11.298), (52.002, 11.302), (51.999, 11.301), (51.999, 11.299))
+    write_locations(tmp_path, [replace(FOUND, corners=corners)])
+    _, shown = json.loads((tmp_path / "locations.geojson").read_text())["features"]
+    [ring] = shown["geometry"]["coordinates"]
+    assert ring[0] == ring[-1] == [11.298, 52.002]
+    assert sorted(ring[:4]) == sorted([b, a] for a, b in corners)
+    assert WGS84.polygon_area_perimeter(*np.array(ring).T)[0] > 0  # against the clock
 
 
 @pytest.mark.parametrize("location", [FOUND, SOUTH])
