@@ -11,7 +11,7 @@ from cvgl_ray.cli import options, printing
 from cvgl_ray.config import read_tree
 from cvgl_ray.errors import InputError
 
-OF_MAP = ("output", "config_path", "no_adapt", "truth", "cache", "crs", "write")
+OF_MAP = ("output", "config_path", "no_adapt", "truth", "cache", "crs", "write", "every")
 OF_GALLERY = ("top", "as_json")
 SEVERAL = ("--map", "--query")
 
@@ -46,6 +46,13 @@ def _repeated(args: list[str]) -> Iterator[str]:
 @click.option("--cache", default="", help="With --map: folder of cells; default: OUTPUT/cells.")
 @click.option("--crs", default="", help="With --map: of files that name none, such as EPSG:32632.")
 @click.option("--write", multiple=True, help="With --map: world, geotiff or gcp files of located photos.")
+@click.option(
+    "--every",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --map: seconds between two frames of a video among the photos (extra: video).",
+)
 @click.option("--gallery", help="Folder or URI of reference images; of a table's bundle, a table.")
 @click.option(
     "--top", default=5, show_default=True, type=click.IntRange(min=1), help="With --gallery: per query."
@@ -90,6 +97,7 @@ def _on_map(
     cache: str,
     crs: str,
     write: tuple[str, ...],
+    every: float,
     address: str,
 ) -> None:
     if not output:
@@ -101,7 +109,7 @@ def _on_map(
 
     config = load_map_config(config_path, overrides, bundle)
     output = output.rstrip("/") or output
-    request = Request(maps, queries, crs, bundle, cache, truth, write)
+    request = Request(maps, queries, crs, bundle, cache, truth, write, every)
     answer = localize_map_stage(frozen(config) if no_adapt else config, request, output, address)
     printing.flight(answer, output)
 

@@ -20,8 +20,8 @@ class Cells(Section):
     """Cells of photos and of a map: what they are of, how finely they are compared, what they learn."""
 
     layer: CellLayer = "auto"
-    """index of a stage or block; auto: the deepest stage of at most 16 px per cell, three quarters of a
-    transformer"""
+    """index of a stage or block; auto: the deepest stage of at most 16 px per cell, 0.6 of a
+    transformer's blocks"""
     side_px: int = Field(default=192, ge=64)
     """px of a photo's side, the root of its pixels, when it is laid on the map"""
     coarse_px: int = Field(default=96, ge=64)

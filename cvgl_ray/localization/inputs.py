@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from cvgl_ray.localization.priors import positions
 from cvgl_ray.maps.flights import Flight, group_flights
 from cvgl_ray.maps.geomap import GeoMap, open_map
 from cvgl_ray.maps.photos import list_photos
+from cvgl_ray.maps.video import list_with_frames
 
 OWN_GPS = "exif"  # in place of a truth's file: the photos' own GPS
 NAMED = 5  # photos, or odd things, that a note names
@@ -28,13 +30,24 @@ class Inputs:
     notes: tuple[str, ...]
 
 
-def open_inputs(maps: Sequence[str], photos: Sequence[str], prior: Prior, crs: str = "") -> Inputs:
+def open_inputs(
+    maps: Sequence[str],
+    photos: Sequence[str],
+    prior: Prior,
+    crs: str = "",
+    frames: Path | None = None,
+    every_s: float = 2.0,
+) -> Inputs:
     """Open the map and read what the photos say of themselves.
 
-    Raises InputError as `open_map` and `list_photos` do, and where no photo's file can be read.
+    frames: folder that takes a frame of each video every `every_s` seconds; None: videos are no photos.
+    Raises InputError as `open_map`, `list_photos` and `extract_frames` do, and where no photo's file can be
+    read.
     """
     geomap = open_map(list(maps), crs)
-    files = open_photos(list_photos(list(photos)))
+    given = list(photos)
+    listed = list_photos(given) if frames is None else list_with_frames(given, frames, every_s)
+    files = open_photos(listed)
     if all(photo.reason for photo in files):
         raise InputError(
             f"none of the {len(files)} photos can be read (first: {files[0].image_id}: {files[0].reason})"

@@ -19,6 +19,7 @@ class Request:
     cache: str = ""  # folder of cells; "": DIR/cells
     truth: str = ""
     write: Sequence[str] = ()
+    every_s: float = 2.0  # between two frames that are taken of a video
 
 
 @dataclass(frozen=True)

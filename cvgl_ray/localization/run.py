@@ -68,7 +68,7 @@ def localize_map(
 
     What can be refused is refused before a model is made. Raises InputError.
     """
-    inputs = _checked(config, request)
+    inputs = _checked(config, request, None if is_uri(str(output)) else Path(output) / "frames")
     bundle = None if request.bundle is None else load_cell_bundle(request.bundle)
     with run_folder.opened(output) as folder:
         more = {"crs": request.crs}
@@ -128,11 +128,11 @@ def frozen(config: Config) -> Config:
     return config.model_copy(update={"cells": config.cells.model_copy(update={"rounds": 0})})
 
 
-def _checked(config: Config, request: Request) -> Inputs:
-    """All that can be refused before a model is made."""
+def _checked(config: Config, request: Request, frames: Path | None = None) -> Inputs:
+    """All that can be refused before a model is made; frames: see `open_inputs`."""
     check_kinds(request.write)
     check_backbone(config.backbone)
-    inputs = open_inputs(request.maps, request.photos, config.prior, request.crs)
+    inputs = open_inputs(request.maps, request.photos, config.prior, request.crs, frames, request.every_s)
     check_truth(request.truth, inputs, config.prior)
     scales = searched_scales(config.cells, inputs.geomap)
     infos = [photo.info for photo in inputs.photos if not photo.reason]

@@ -40,7 +40,8 @@ def extract_frames(path: Path, folder: Path, every_s: float) -> list[Photo]:
     """One frame of a video every so many seconds, as JPEG files in `folder`, in order.
 
     A subtitle file beside the video (the same name, .srt) gives each frame position, height, angles and
-    time, as EXIF and XMP. Image ids are `<video's name>_t<seconds, three decimals>.jpg`.
+    time, as EXIF and XMP. Image ids are `<video's name>_t<milliseconds>ms.jpg`: a last number, so that the
+    frames of a video without subtitles are a flight too.
     Raises InputError if PyAV is not installed, the video cannot be decoded, or `every_s` is not positive.
     """
     if not (math.isfinite(every_s) and every_s > 0):
@@ -50,7 +51,7 @@ def extract_frames(path: Path, folder: Path, every_s: float) -> list[Photo]:
     photos = []
     try:
         for seconds, image in _frames(path, every_s):
-            image_id = f"{path.name}_t{seconds:010.3f}.jpg"
+            image_id = f"{path.name}_t{round(1000 * seconds):09d}ms.jpg"
             info = frame_info(records, seconds)
             image.save(folder / image_id, quality=QUALITY, exif=exif_bytes(info), xmp=xmp_bytes(info))
             photos.append(Photo(image_id, str(folder / image_id)))

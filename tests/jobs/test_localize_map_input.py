@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw
 
 from cvgl_ray import cli
 from cvgl_ray.config import load_config
+from cvgl_ray.errors import InputError
+from cvgl_ray.localization.inputs import open_inputs
 from cvgl_ray.localization.request import Request
 from cvgl_ray.localization.run import localize_map
 from cvgl_ray.maps.metadata import PhotoInfo
@@ -185,3 +187,22 @@ def test_a_disk_that_fills_is_said_and_the_next_run_goes_on(run: Run, world: Pat
         kept.items()
         <= {path: path.stat().st_mtime_ns for path in (tmp_path / "run/cells").rglob("*.parquet")}.items()
     )
+
+
+def test_frames_of_a_video_are_photos_among_the_others(world: Path, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        shown = photo(SHOTS[NAMES[1]])
+        stream.width, stream.height, stream.pix_fmt = shown.width // 2 * 2, shown.height // 2 * 2, "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_image(shown)))
+        container.mux(stream.encode(None))
+    asked = [str(world / "photos"), str(clip)]
+    inputs = open_inputs([str(world / "map.tif")], asked, CONFIG.prior, frames=tmp_path / "run/frames")
+    frames = [f"clip.mp4_t{second:06d}000ms.jpg" for second in (0, 2, 4)]
+    assert [photo.image_id for photo in inputs.photos] == sorted([*frames, *NAMES[:2]])
+    assert tuple(frames) in [flight.image_ids for flight in inputs.flights]
+    with pytest.raises(InputError, match="is no photo of a kind that is read"):
+        open_inputs([str(world / "map.tif")], asked, CONFIG.prior)

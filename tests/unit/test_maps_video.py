@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.maps.flights import Flight, group_flights
 from cvgl_ray.maps.srt import parse_srt, record_at
 from cvgl_ray.maps.video import extract_frames, is_video, list_with_frames
 
@@ -84,7 +85,12 @@ def test_frames_of_a_video_carry_their_subtitles(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     (tmp_path / "clip.SRT").write_text(MODERN)
     photos = extract_frames(clip, tmp_path / "frames", 1.0)
-    assert [photo.image_id for photo in photos] == [f"clip.mp4_t{second:06d}.000.jpg" for second in (0, 1, 2)]
+    assert [photo.image_id for photo in photos] == [
+        f"clip.mp4_t{second:06d}000ms.jpg" for second in (0, 1, 2)
+    ]
+    assert group_flights(["clip.mp4_t000001000ms.jpg", "clip.mp4_t000000000ms.jpg"], [None] * 2) == [
+        Flight("clip.mp4_t", ("clip.mp4_t000000000ms.jpg", "clip.mp4_t000001000ms.jpg"), None, True)
+    ]
     (tmp_path / "still.jpg").write_bytes(Path(photos[0].uri).read_bytes())
     names = [
         photo.image_id
