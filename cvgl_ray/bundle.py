@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 
 from cvgl_ray.alignment.learned import Learned
-from cvgl_ray.config import Config, Retrieval
+from cvgl_ray.config import Backbone, Config, Retrieval
 from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.em.learner import Learner
@@ -41,11 +41,13 @@ DIRECTIONS = "directions"
 class BundledAlignment:
     """What a training learned of images that were laid on each other (see alignment.learned).
 
-    directions [c, C]: what their cells were projected on, None where they are narrow.
+    directions [c, C]: what their cells were projected on, None where they are narrow; recipes: by view, what
+    its cells depend on.
     """
 
     learned: Learned
     directions: torch.Tensor | None
+    recipes: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class Bundle:
     scores: dict[str, float | None]
     trained_on: tuple[np.ndarray, np.ndarray]
     alignment: BundledAlignment | None = None
+
+    def trusts(self, backbone: Backbone, *, verify: bool) -> bool:
+        """Whether what is stored by this bundle's recipes is a backbone's: it is the bundle's, where it was.
+
+        Another one, or one that lies elsewhere now, is looked at whatever is stored.
+        """
+        return backbone == self.config.backbone and not verify
 
     def retriever(self, section: Retrieval) -> Retriever:
         """The model as the section says that retrieval compares."""
@@ -119,6 +128,7 @@ def save_bundle(
         "digests": {name: file_digest(content) for name, content in arrays.items()},
         "config": bundle.config.model_dump(mode="json"),
         "recipes": bundle.recipes,
+        "cells": None if bundle.alignment is None else bundle.alignment.recipes,
     }
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -160,7 +170,9 @@ def load_bundle(folder: Path) -> Bundle:
         weights, bank, trained = (_whole(folder, name, description["digests"]) for name in ARRAYS)
         alignment = None
         if "alignment" in description["digests"]:
-            alignment = _alignment(_whole(folder, "alignment", description["digests"]))
+            arrays = safetensors.torch.load(_whole(folder, "alignment", description["digests"]))
+            directions = arrays.pop(DIRECTIONS, None)
+            alignment = BundledAlignment(arrays, directions, description.get("cells") or {})
         state = safetensors.torch.load(weights)
         banks, trained_on = (
             (arrays[VIEWS[0]], arrays[VIEWS[1]]) for arrays in map(safetensors.numpy.load, (bank, trained))
@@ -195,12 +207,6 @@ def load_pairs(folder: Path) -> list[tuple[str, str, float]]:
 def _named(alignment: BundledAlignment) -> dict[str, torch.Tensor]:
     arrays = {name: value.contiguous() for name, value in alignment.learned.items()}
     return arrays if alignment.directions is None else {**arrays, DIRECTIONS: alignment.directions}
-
-
-def _alignment(content: bytes) -> BundledAlignment:
-    arrays = safetensors.torch.load(content)
-    directions = arrays.pop(DIRECTIONS, None)
-    return BundledAlignment(arrays, directions)
 
 
 def _whole(folder: Path, name: str, digests: dict[str, str]) -> bytes:

@@ -23,6 +23,20 @@ SMALL = (
     "mstep.steps_per_round=2",
     "mstep.batch_size=16",
 )
+# Of pictures that are laid on each other, such as `write_turned`'s.
+ALIGNED = (
+    "alignment.use=yes",
+    "alignment.side=8",
+    "alignment.headings=4",
+    "alignment.widths=[1.0, 1.33, 1.8]",
+    "alignment.candidates=6",
+    "adapter.kind=attenuation",
+    "mstep.rounds=2",
+    "pretransform.query.crops=auto",
+    "pretransform.query.orientations=auto",
+    "pretransform.reference.orientations=auto",
+    "run.agreement=false",
+)
 # Ray Train looks after its workers every 2 s by default, and the tests' time is short.
 QUICK_RAY = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
@@ -52,4 +66,24 @@ def write_places(root: Path, names: list[str]) -> Path:
                 folder.mkdir(parents=True)
                 for copy, image in enumerate(images):
                     Image.fromarray(image).save(folder / f"image-{copy}.png")
+    return root
+
+
+def write_turned(root: Path, places: int) -> Path:
+    """Tiles, and pictures of a third more ground on each side, turned by a quarter clockwise."""
+    for view in ("drone", "satellite"):
+        (root / view).mkdir()
+    lines = ["image_id,place_id"]
+    for number in range(places):
+        rng = np.random.default_rng(number)
+        coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        ground = Image.fromarray(coarse).resize((192, 192), Image.Resampling.BICUBIC)
+        pixels = np.array(ground).astype(int)
+        tile = pixels[24:168, 24:168]
+        seen = np.rot90(pixels, -1) * 0.7 + 40 + rng.normal(0, 8, pixels.shape)
+        for view, picture in (("satellite", tile), ("drone", seen)):
+            name = f"{number + (50 if view == 'drone' else 0):03d}.png"
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(root / view / name)
+            lines.append(f"{view}/{name},{number}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
     return root

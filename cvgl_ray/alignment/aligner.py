@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, halved, view_centres
+from cvgl_ray.alignment.cell_learning import CellLearning, ClosedForm
 from cvgl_ray.alignment.combine import Combination, mutual
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
-from cvgl_ray.em.adapters import Attenuation
-from cvgl_ray.em.closed_form import fit_attenuation
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.search.csls import csls
@@ -32,14 +31,13 @@ class Settings:
 
     sample: queries whose poses are looked for among all headings and widths; candidates: references per query
     that are aligned by all their cells; all_below: a reference view of no more rows is first searched by
-    coarse cells, a larger one by the vectors alone; shrinkage: of the attenuation; cells: aligned cells that
-    it is fitted to; neighbours: of CSLS; dtype: of the products of cells.
+    coarse cells, a larger one by the vectors alone; cells: aligned cells that the adapter is fitted to;
+    neighbours: of CSLS; dtype: of the products of cells.
     """
 
     sample: int = 96
     candidates: int = 32
     all_below: int = 1024
-    shrinkage: float = 0.5
     cells: int = 32_768
     neighbours: int = 10
     dtype: torch.dtype = torch.float32
@@ -48,7 +46,8 @@ class Settings:
 class Aligner:
     """Cells of both views, and what is learned of them: adapter and prior.
 
-    query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised.
+    query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised. learning: the
+    M-step of the cells' adapter, the closed form by default.
     """
 
     def __init__(
@@ -57,12 +56,12 @@ class Aligner:
         references: Sequence[Cells],
         settings: Settings | None = None,
         score: Score | None = None,
+        learning: CellLearning | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.query, self.references = query, list(references)
-        self.score = score or _score(self.settings.dtype)
-        channels = query.maps.shape[2]
-        self.adapter = Attenuation(channels, channels, centre=view_centres([query], self.references))
+        self.score, self.learning = score or _score(self.settings.dtype), learning or ClosedForm()
+        self.adapter = self.learning.begin(view_centres([query], self.references))
         self.prior = PosePrior.flat(query.maps.shape[1], len(self.references))
         self.found: Found | None = None  # of the candidates [Nq, k]
         self.candidates: np.ndarray | None = None
@@ -115,11 +114,10 @@ class Aligner:
         self._fit_prior(self.found, queries, place)
         poses = self.found.take((queries, place))
         self.pairs = queries, references, poses
-        one, other = aligned_rows(
-            self.query, self.references, (queries, references), poses, self.settings.cells
+        self.learning.fit(
+            self.adapter,
+            *aligned_rows(self.query, self.references, (queries, references), poses, self.settings.cells),
         )
-        differences = self.adapter.normalise(one, QUERY) - self.adapter.normalise(other, REFERENCE)
-        fit_attenuation(self.adapter, differences, self.settings.shrinkage)
         self.learned, self._scores = True, None
 
     def _find_poses(self, query: Cells, references: Sequence[Cells], proposed: np.ndarray | None) -> None:

@@ -11,14 +11,14 @@ from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.combine import Combination
 from cvgl_ray.alignment.poses import Found
 from cvgl_ray.alignment.prior import PosePrior
-from cvgl_ray.em.adapters import Attenuation
+from cvgl_ray.em.adapters import Attenuation, LinearAdapter, ViewCentred
 
 Learned = dict[str, torch.Tensor]  # "adapter.*", "prior.*", "combination.*" and, of the last pairs, "pairs.*"
 
 
 def learned_of(aligner: Aligner) -> Learned:
     """The adapter, the prior, how scores are combined, and the pairs and poses that they were fitted to."""
-    state = {f"adapter.{name}": value for name, value in aligner.adapter.state_dict().items()}
+    state = {f"adapter.{name}": value.clone() for name, value in aligner.adapter.state_dict().items()}
     state |= _tensors("prior", aligner.prior)
     if aligner.combination is not None:
         state |= _tensors("combination", aligner.combination)
@@ -38,11 +38,15 @@ def take_over(aligner: Aligner, state: Mapping[str, torch.Tensor]) -> None:
     aligner.learned = aligner.pairs is not None
 
 
-def adapter_of(state: Mapping[str, torch.Tensor]) -> Attenuation:
-    """The cells' adapter."""
-    rank, channels = state["adapter.directions"].shape
-    adapter = Attenuation(channels, rank)
+def adapter_of(state: Mapping[str, torch.Tensor]) -> ViewCentred:
+    """The cells' adapter, of the kind that learned."""
     named = {name.removeprefix("adapter."): value for name, value in state.items() if "adapter." in name}
+    adapter: ViewCentred
+    if "encoder.weight" in named:
+        adapter = LinearAdapter(named["centre"].shape[1])
+    else:
+        rank, channels = named["directions"].shape
+        adapter = Attenuation(channels, rank)
     adapter.load_state_dict(named)
     return adapter.eval()
 

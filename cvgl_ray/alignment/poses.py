@@ -10,6 +10,7 @@ number: a mean of few cells is high by chance, and this one spreads alike howeve
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from cvgl_ray.features.cells import Cells
 
 OVERLAP = 0.65  # of the smaller image's cells, in each pose that is tried
 NEAR_CELLS, NEAR_STEPS = 2, 1  # what is no other pose: so many cells, headings and widths away
+BLOCK = 64  # references whose padded cells are held at a time: about 32 MB, of 96 channels in half precision
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,21 @@ class Found:
     lead: np.ndarray
 
     @classmethod
-    def joined(cls, parts: Sequence["Found"]) -> "Found":
-        """Several after each other, by their first dimension."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+    def joined(cls, parts: Sequence["Found"], axis: int = 0) -> "Found":
+        """Several after each other, by one of their dimensions."""
+        each = ([getattr(part, field.name) for part in parts] for field in fields(cls))
+        return cls(*(np.concatenate(arrays, axis) for arrays in each))
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...]) -> "Found":
+        """Of pairs that were not looked at: zeros."""
+        whole, part = (np.zeros(shape, kind) for kind in (np.int64, np.float32))
+        return cls(part, whole, whole.copy(), part.copy(), part.copy(), part.copy())
+
+    def put(self, index: tuple[np.ndarray | slice, ...], poses: "Found") -> None:
+        """Take over the entries at the given indices of each dimension."""
+        for field in fields(self):
+            getattr(self, field.name)[index] = getattr(poses, field.name)
 
     def pose(self, at: int | tuple[int, ...], headings: int, widths: Sequence[float]) -> dict[str, float]:
         """How one query lies on one reference, of so many headings over the circle and these ground widths.
@@ -79,21 +93,40 @@ def score_pairs(
     candidates [Q, k] rows of the references, all of them where None. The prior leaves out headings and widths
     and adds to the score what a pose is worth before one looks (see PosePrior). dtype: of the products.
     """
-    banks = [
-        _Bank.of(query, cells, width, prior, overlap, device)
-        for width, cells in enumerate(references)
-        if prior.width[width] > -np.inf
-    ]
+    tried = [width for width in range(len(references)) if prior.width[width] > -np.inf]
+    laid = partial(_laid, widths=tried, prior=prior, overlap=overlap, device=device, dtype=dtype)
+    banks = [references[width] for width in tried]
+    with torch.inference_mode():
+        if candidates is None:
+            firsts = range(0, len(references[0]), BLOCK)
+            blocks = ([cells.of(slice(first, first + BLOCK)) for cells in banks] for first in firsts)
+            return Found.joined([laid(query, block) for block in blocks], axis=1)
+        each = enumerate(candidates)
+        return Found.joined(
+            [laid(query.of(slice(row, row + 1)), [cells.of(few) for cells in banks]) for row, few in each]
+        )
+
+
+def _laid(
+    query: Cells,
+    references: Sequence[Cells],
+    *,
+    widths: Sequence[int],
+    prior: PosePrior,
+    overlap: float,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Found:
+    """Each query on each reference: arrays [Q, R]; references: of these widths alone."""
+    pairs = zip(references, widths, strict=True)
+    banks = [_Bank.of(query, cells, width, overlap, device) for cells, width in pairs]
     headings = np.flatnonzero(prior.heading > -np.inf)
     rows = []
-    with torch.inference_mode():
-        for number in range(len(query)):
-            one = query.of(slice(number, number + 1))
-            kernel = one.maps[0, headings].to(device, dtype)
-            mask = one.masks[0, headings].to(device, torch.float32)
-            chosen = None if candidates is None else torch.from_numpy(candidates[number])
-            maps = [bank.scores(kernel, mask, chosen, prior, headings) for bank in banks]
-            rows.append(_best(maps, banks, headings))
+    for number in range(len(query)):
+        one = query.of(slice(number, number + 1))
+        kernel = one.maps[0, headings].to(device, dtype)
+        mask = one.masks[0, headings].to(device, torch.float32)
+        rows.append(_best([bank.scores(kernel, mask, prior, headings) for bank in banks], banks, headings))
     return Found(*(np.stack([row[index] for row in rows]) for index in range(6)))
 
 
@@ -114,7 +147,6 @@ class _Bank:
         query: Cells,
         cells: Cells,
         width: int,
-        prior: PosePrior,
         overlap: float,
         device: torch.device | str,
     ) -> "_Bank":
@@ -130,18 +162,14 @@ class _Bank:
         self,
         kernel: torch.Tensor,
         mask: torch.Tensor,
-        chosen: torch.Tensor | None,
         prior: PosePrior,
         headings: np.ndarray,
     ) -> torch.Tensor:
-        """Scores [k, H, o, o] of all poses of this width; -inf where too few cells lie on each other."""
-        maps = self.maps if chosen is None else self.maps[chosen.to(self.maps.device)]
-        each = chosen is not None and len(self.masks) > 1
-        masks = self.masks[chosen.to(self.masks.device)] if each and chosen is not None else self.masks
-        least = self.least[chosen.to(self.masks.device)] if each and chosen is not None else self.least
-        count = F.conv2d(masks, mask[:, None])
-        enough = count >= self.overlap * torch.minimum(least, mask.sum((1, 2))[None, :, None, None]) - 0.5
-        sums = F.conv2d(maps.to(kernel.dtype), kernel).float()
+        """Scores [R, H, o, o] of all poses of this width; -inf where too few cells lie on each other."""
+        count = F.conv2d(self.masks, mask[:, None])
+        whole = torch.minimum(self.least, mask.sum((1, 2))[None, :, None, None])
+        enough = count >= self.overlap * whole - 0.5
+        sums = F.conv2d(self.maps.to(kernel.dtype), kernel).float()
         bonus = prior.bonus(self.width, headings, self.offsets).to(sums.device)
         scores = sums * count.clamp(min=1).rsqrt() - float(prior.level[self.width])
         scores = scores / float(prior.unit[self.width]) + bonus

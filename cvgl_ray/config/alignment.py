@@ -23,4 +23,4 @@ class Alignment(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the products of cells; auto: bfloat16 where this machine's processor has instructions for it"""
     candidates: Count = 32
-    """references per query that are aligned by all their cells"""
+    """references per query that are aligned by all their cells, at most"""

@@ -17,6 +17,7 @@ from ray.util import ActorPool
 
 from cvgl_ray import config
 from cvgl_ray.alignment.aligner import Aligner, Score, Settings
+from cvgl_ray.alignment.cell_learning import CellLearning
 from cvgl_ray.alignment.learned import Learned, take_over
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior
@@ -112,13 +113,6 @@ class _Scorer:
     ) -> Found:
         asked, (arrays, prior) = cells_of(query), shared
         references = [asked if one is None else cells_of(one) for one in arrays]
-        if candidates is not None:  # each actor's copy holds no more than these
-            chosen, places = np.unique(candidates, return_inverse=True)
-            candidates = places.reshape(candidates.shape)
-            references = [
-                cells if one is None else cells.of(chosen)
-                for one, cells in zip(arrays, references, strict=True)
-            ]
         with one_thread():
             return score_pairs(asked, references, prior, candidates, dtype=self.dtype)
 
@@ -135,10 +129,10 @@ class Alignment:
     settings: Settings
     state: Learned | None = None
 
-    def aligner(self, score: Score) -> Aligner:
+    def aligner(self, score: Score, learning: CellLearning) -> Aligner:
         """As the last round left it."""
         query, *references = (cells_of(arrays) for arrays in ray.get(self.cells))
-        aligner = Aligner(query, references, self.settings, score)
+        aligner = Aligner(query, references, self.settings, score, learning)
         if self.state is not None:
             take_over(aligner, self.state)
         return aligner

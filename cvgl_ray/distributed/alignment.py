@@ -17,7 +17,7 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Config, Pretransform, Pretransforms
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
-from cvgl_ray.distributed.cells import bytes_needed, extract_cells
+from cvgl_ray.distributed.cells import Maker, bytes_needed, extract_cells, stored_cells
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.store import fingerprint
@@ -132,16 +132,31 @@ def cells_for(
             math.prod(counts) * 4 / 2**30,
         )
         return None
-    return _data(config, images, output, address, bundle.alignment.directions)
+    return _data(config, images, output, address, bundle)
 
 
 def _data(
-    config: Config, catalog: Catalog, output: Path, address: str, projection: torch.Tensor | None = None
+    config: Config, catalog: Catalog, output: Path, address: str, bundle: Bundle | None = None
 ) -> AlignedData:
-    known = Path(config.features.cache or output / "features")
-    root = cells_root(config, output)
-    stores, projection = extract_cells(catalog, config, root, address, directions=projection, known=known)
-    return AlignedData(stores, (config.dataset.query_view, config.dataset.reference_view), projection)
+    """Of an untrained alignment, or as a bundle's cells were made: without a model where all are stored."""
+    known, root = Path(config.features.cache or output / "features"), cells_root(config, output)
+    views = config.dataset.query_view, config.dataset.reference_view
+    learned = None if bundle is None else bundle.alignment
+    directions = None if learned is None else learned.directions
+    if (
+        bundle is not None
+        and learned is not None
+        and learned.recipes
+        and bundle.trusts(config.backbone, verify=config.features.verify)
+    ):
+        stores = stored_cells(catalog, learned.recipes, root, known)
+        if stores is not None:
+            return AlignedData(stores, views, directions)
+    maker = Maker.of(config.backbone, config.cells.layer)
+    stores, directions = extract_cells(
+        catalog, config, root, address, maker=maker, directions=directions, known=known
+    )
+    return AlignedData(stores, views, directions)
 
 
 def _by_content(data: AlignedData, view: str, image_ids: Sequence[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Bring the store of cells up to date with a catalog: what images are laid on each other by."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,17 @@ import numpy as np
 import torch
 
 from cvgl_ray.catalog.table import Catalog
-from cvgl_ray.config import Alignment, Config
+from cvgl_ray.config import Alignment, Backbone, CellLayer, Config
 from cvgl_ray.distributed.extract import bring, file_digests_of
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.batches import Batch, missing_batches, run_here
 from cvgl_ray.features.cell_batches import CellWork, Variants
-from cvgl_ray.features.cell_model import build_cell_model, cell_recipe
+from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
 from cvgl_ray.features.cell_projection import CHANNELS, projection
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.store import FEATURE, FeatureStore, fingerprint
 from cvgl_ray.storage.files import file_digest, write_atomically
+from cvgl_ray.storage.known_files import KnownFiles
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +30,31 @@ SAMPLE = 64  # images per view, of which directions of wide cells are found
 
 @dataclass(frozen=True)
 class CellStores:
-    """Where a data set's cells lie and what they are: by view its variants and its images' digests."""
+    """Where a data set's cells lie and what they are: by view its images' digests; why some have none."""
 
     stores: dict[str, FeatureStore]
-    variants: dict[str, Variants]
-    stride: int
     digests: dict[str, dict[str, str]]  # by view and image_id
+    reasons: dict[str, str] = field(default_factory=dict)  # by digest
+
+    @property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """By view, all that its cells depend on besides the image."""
+        return {view: store.recipe for view, store in self.stores.items()}
 
     def load(self, view: str, image_ids: Sequence[str]) -> list[Cells]:
         """The cells of some images, per side. Raises InputError for an image that has none."""
-        rows = self.stores[view].read([self.digests[view][name] for name in image_ids], FEATURE)
-        return self.variants[view].cells(rows, self.stride)
+        store, digests = self.stores[view], [self.digests[view][name] for name in image_ids]
+        done = store.digests()
+        lacking = [row for row, digest in enumerate(digests) if digest not in done]
+        if lacking:
+            first = lacking[0]
+            reason = self.reasons.get(digests[first], "they are not stored any more")
+            raise InputError(
+                f"{len(lacking)} of {len(image_ids)} images of view {view!r} have a vector but no cells"
+                f" ({image_ids[first]}: {reason}); start the same command again, which makes them once more"
+            )
+        sides, headings = (tuple(store.recipe[name]) for name in ("sides", "headings"))
+        return Variants(sides, headings).cells(store.read(digests, FEATURE), store.recipe["cells"]["stride"])
 
     def has(self, view: str) -> set[str]:
         """Ids of the images that have cells: all but the broken ones."""
@@ -61,12 +76,27 @@ def bytes_needed(section: Alignment, queries: int, references: int, channels: in
     return numbers * (2 + 4)
 
 
+@dataclass(frozen=True)
+class Maker:
+    """The model that makes cells, and its recipe, which is told before the model is made quicker."""
+
+    model: CellModel
+    recipe: dict[str, Any]
+
+    @classmethod
+    def of(cls, backbone: Backbone, layer: CellLayer) -> "Maker":
+        """As configured. Raises InputError where the backbone gives no cells."""
+        model = build_cell_model(backbone, layer)
+        return cls(model, cell_recipe(model, backbone))
+
+
 def extract_cells(
     catalog: Catalog,
     config: Config,
     root: Path,
     address: str = "",
     *,
+    maker: Maker,
     directions: torch.Tensor | None = None,
     known: Path | None = None,
 ) -> tuple[CellStores, torch.Tensor | None]:
@@ -75,18 +105,17 @@ def extract_cells(
     directions [c, C]: of an earlier extraction whose cells are to be compared with these; None: found in a
     sample of the images, where cells are wide. known: the folder that knows the files' digests, by default
     `root`. Broken images have no cells and are named by the extraction of vectors. Returns the stores and the
-    directions. Raises InputError where the backbone gives no cells.
+    directions. Raises InputError where the cells cannot be used.
     """
-    section, dataset = config.alignment, config.dataset
-    model = build_cell_model(config.backbone, config.cells.layer)
-    recipe = cell_recipe(model, config.backbone)
+    section, dataset, model = config.alignment, config.dataset, maker.model
     variants = variants_of(section, dataset.query_view, dataset.reference_view)
     digests = file_digests_of(catalog.uris, known or root, config.features.verify, address)
     if directions is None and model.channels > CHANNELS:
         few = CellWork(model, {view: _fewer(made) for view, made in variants.items()})
-        directions = _directions(root, recipe, few, _sample(catalog, digests, variants))
+        directions = _directions(root, maker.recipe, few, _sample(catalog, digests, variants))
     stores = {
-        view: FeatureStore(root, view, _recipe(recipe, made, directions)) for view, made in variants.items()
+        view: FeatureStore(root, view, _recipe(maker.recipe, made, directions))
+        for view, made in variants.items()
     }
     for store in stores.values():
         store.open()
@@ -94,13 +123,33 @@ def extract_cells(
     work, images = CellWork(model, variants, directions), sum(len(batch["digests"]) for batch in batches)
     if images:
         log.info("cells: %d of %d images to extract", images, len(catalog))
-    bring(batches, work, stores, address, FEW_CELLS, gpu=config.run.gpu, actors=config.features.actors)
-    by_view: dict[str, dict[str, str]] = {view: {} for view in stores}
+    reasons = bring(
+        batches, work, stores, address, FEW_CELLS, gpu=config.run.gpu, actors=config.features.actors
+    )
+    return CellStores(stores, _by_view(catalog, digests), reasons), directions
+
+
+def stored_cells(
+    catalog: Catalog, recipes: Mapping[str, dict[str, Any]], root: Path, known: Path
+) -> CellStores | None:
+    """The catalog's cells where the store below `root` has them all by these recipes, by view; else None.
+
+    No model is needed, nor is an image read whose size and time `known` knows.
+    """
+    stores = {view: FeatureStore(root, view, recipe) for view, recipe in recipes.items()}
+    digests = [digest or "!" for digest in KnownFiles(known).digests(catalog.uris)]
+    unknown = any(digest.startswith("!") for digest in digests)
+    if unknown or missing_batches(catalog, digests, stores, max(1, len(catalog))):
+        return None
+    return CellStores(stores, _by_view(catalog, digests))
+
+
+def _by_view(catalog: Catalog, digests: Sequence[str]) -> dict[str, dict[str, str]]:
+    by_view: dict[str, dict[str, str]] = {}
     views = catalog.rows["view"].to_pylist()
     for view, name, digest in zip(views, catalog.image_ids, digests, strict=True):
-        if view in by_view:
-            by_view[view][name] = digest
-    return CellStores(stores, variants, model.stride, by_view), directions
+        by_view.setdefault(view, {})[name] = digest
+    return by_view
 
 
 def _recipe(recipe: dict[str, Any], variants: Variants, directions: torch.Tensor | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import ray
 import torch.distributed as dist
 from ray.exceptions import RayActorError
 
+from cvgl_ray.alignment.cell_learning import cell_learning
 from cvgl_ray.alignment.learned import Learned, learned_of
 from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import Learning
@@ -149,7 +150,9 @@ class IndexActor:
             search = self._search(views, len(shares), first.dims, ask_each)
             return Matched(match_by(search, first, estep, self.graphs))
         self.score = self.score or ClusterScore(alignment.settings.dtype)
-        aligner = alignment.aligner(self.score)
+        learning = self.learning
+        cells = cell_learning(learning.adapter.kind, learning.mstep, learning.loss, learning.seed)
+        aligner = alignment.aligner(self.score, cells)
         query, reference = (assemble(blocks, ray.get) for blocks in views)
         whole = EStepRows(
             first.query_rows, first.reference_rows, query=query, reference=reference, share=first.share

@@ -83,7 +83,7 @@ def localize(
         cache, images = _cache(config.features.cache, bundle_folder), Catalog(images.rows.take(usable))
         try:
             answers = align_candidates(
-                catalog, images, indices, similarities, aligned, config, cache, address
+                catalog, images, (indices, similarities), top, bundle, config, cache, address
             )
         except InputError as error:  # such as weights that are not here any more
             log.warning("warning: told by vectors alone, since %s", error)
@@ -124,9 +124,11 @@ def _searchable(
     name = None if config.features.verify else key()
     found = load_gallery(kept, name) if name else None
     wanted = asked if found else concat([asked, images])
-    # Another backbone, or one that lies elsewhere now, is looked at whatever is stored.
-    trusted = config.backbone == bundle.config.backbone and not config.features.verify
-    made = stored(wanted, bundle.recipes, cache) if trusted else None
+    made = (
+        stored(wanted, bundle.recipes, cache)
+        if bundle.trusts(config.backbone, verify=config.features.verify)
+        else None
+    )
     if made is None:
         check_backbone(config.backbone)
         check = partial(check_recipes, bundle.recipes, bundle=folder)

@@ -1,67 +1,121 @@
 """The best references of single images laid on them: pose and confidence of each."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cvgl_ray.alignment.cell_adapter import adapted
+from cvgl_ray.alignment.early import FIRST, laid_until_clear
 from cvgl_ray.alignment.learned import adapter_of, combination_of, prior_of
-from cvgl_ray.alignment.poses import score_pairs
-from cvgl_ray.bundle import BundledAlignment
+from cvgl_ray.alignment.poses import Found, score_pairs
+from cvgl_ray.bundle import Bundle, BundledAlignment
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Config
-from cvgl_ray.distributed.align import AlignedData, settings_of
-from cvgl_ray.distributed.cells import extract_cells
+from cvgl_ray.distributed.align import settings_of
+from cvgl_ray.distributed.cells import CellStores, Maker, extract_cells, stored_cells
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 
 def align_candidates(
     asked: Catalog,
     images: Catalog,
-    best: np.ndarray,
-    similarities: np.ndarray,
-    alignment: BundledAlignment,
+    candidates: tuple[np.ndarray, np.ndarray],
+    top: int,
+    bundle: Bundle,
     config: Config,
     cache: Path,
     address: str = "",
 ) -> list[list[dict[str, Any]]]:
     """Of each query the references that its vector found, in the order of vector and alignment together.
 
-    best, similarities [n, k]: rows of `images`, and the vectors' scores; cache: of the features, beside which
-    cells are kept. Only candidates are read. Returns per query rows {"row", "similarity", "confidence",
-    "pose"}: the confidence is the share of the candidates' odds, if the gallery shows the place at all; the
-    pose as in `Found.pose`.
+    candidates [n, k] each: rows of `images`, best first, and the vectors' scores; cache: of the features,
+    beside which cells are kept. Candidates are read and laid until a query's best is clear, `top` of them at
+    least. Returns per query rows {"row", "similarity", "confidence", "pose"} of those that were laid: the
+    confidence is the share of the candidates' odds, if the gallery shows the place at all; the pose as in
+    `Found.pose`.
     """
-    rows, places = np.unique(best, return_inverse=True)
-    wanted = concat([asked, Catalog(images.rows.take(rows))])
-    root, views = cache.with_name("cells"), (config.dataset.query_view, config.dataset.reference_view)
-    directions = alignment.directions
-    stores, _ = extract_cells(wanted, config, root, address, directions=directions, known=cache)
-    data = AlignedData(stores, views, directions)
-    query, references = data.load(asked.image_ids, [images.image_ids[row] for row in rows])
-    adapter, kind = adapter_of(alignment.learned), settings_of(config.alignment).dtype
-    found = score_pairs(
-        adapted(query, adapter, QUERY, kind),
-        [adapted(cells, adapter, REFERENCE, kind) for cells in references],
-        prior_of(alignment.learned),
-        places.reshape(best.shape),
-        dtype=kind,
-    )
-    section, combination = config.alignment, combination_of(alignment.learned)
+    best, similarities = candidates
+    alignment = bundle.alignment
+    assert alignment is not None
+    combination = combination_of(alignment.learned)
     assert combination is not None
-    odds = combination.log_odds([found.score, similarities])
+    laying = _Laying(asked, images, best, bundle, alignment, config, cache, address)
+    made = laid_until_clear(similarities, combination, laying, max(top, FIRST))
+    section, odds = config.alignment, made.log_odds
     shares = np.exp(odds - odds.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
+    order = np.argsort(np.where(made.laid, -odds, np.inf), axis=1, kind="stable")
     return [
         [
             {
                 "row": int(best[number, column]),
                 "similarity": float(similarities[number, column]),
                 "confidence": float(shares[number, column]),
-                "pose": found.pose((number, column), section.headings, section.widths),
+                "pose": made.found.pose((number, column), section.headings, section.widths),
             }
-            for column in np.argsort(-odds[number], kind="stable")
+            for column in order[number, : made.laid[number].sum()]
         ]
         for number in range(len(best))
     ]
+
+
+class _Laying:
+    """Lays some queries on some of their candidates, whose cells are made now where they are not stored."""
+
+    def __init__(
+        self,
+        asked: Catalog,
+        images: Catalog,
+        best: np.ndarray,
+        bundle: Bundle,
+        alignment: BundledAlignment,
+        config: Config,
+        cache: Path,
+        address: str,
+    ) -> None:
+        self.asked, self.images, self.best = asked, images, best
+        self.bundle, self.alignment, self.config = bundle, alignment, config
+        self.cache, self.address = cache, address
+
+    @cached_property
+    def maker(self) -> Maker:
+        """The model, built once and only where some cells are not stored."""
+        return Maker.of(self.config.backbone, self.config.cells.layer)
+
+    def __call__(self, queries: np.ndarray, columns: slice) -> Found:
+        """See `alignment.early.Lay`."""
+        rows, places = np.unique(self.best[queries, columns], return_inverse=True)
+        asked = Catalog(self.asked.rows.take(queries))
+        searched = Catalog(self.images.rows.take(rows))
+        stores, learned = self._stores(concat([asked, searched])), self.alignment.learned
+        dataset = self.config.dataset
+        [query] = stores.load(dataset.query_view, asked.image_ids)
+        references = stores.load(dataset.reference_view, searched.image_ids)
+        adapter, kind = adapter_of(learned), settings_of(self.config.alignment).dtype
+        return score_pairs(
+            adapted(query, adapter, QUERY, kind),
+            [adapted(cells, adapter, REFERENCE, kind) for cells in references],
+            prior_of(learned),
+            places.reshape(len(queries), -1),
+            dtype=kind,
+        )
+
+    def _stores(self, wanted: Catalog) -> CellStores:
+        root, known = self.cache.with_name("cells"), self.cache
+        trusted = self.bundle.trusts(self.config.backbone, verify=self.config.features.verify)
+        if trusted and self.alignment.recipes:
+            stores = stored_cells(wanted, self.alignment.recipes, root, known)
+            if stores is not None:
+                return stores
+        directions = self.alignment.directions
+        return extract_cells(
+            wanted,
+            self.config,
+            root,
+            self.address,
+            maker=self.maker,
+            directions=directions,
+            known=known,
+        )[0]

@@ -10,6 +10,7 @@ import ray.train.torch
 
 from cvgl_ray.config import Config, Run
 from cvgl_ray.distributed.align import AlignedData, Alignment, share_cells
+from cvgl_ray.distributed.cells import bytes_needed
 from cvgl_ray.distributed.index import start_index
 from cvgl_ray.distributed.resources import check_needs, training_need
 from cvgl_ray.distributed.trained import Trained, collect
@@ -159,11 +160,14 @@ def fit_on_workers(
 
 
 def _index_bytes(data: TrainingData, config: Config, *, aligned: bool) -> int:
-    """What the index holds at a time: candidates; with alignment embeddings and scores of all pairs too."""
+    """What the index holds at a time: candidates; with alignment cells, embeddings, all pairs' scores too."""
     queries, references = len(data.query_ids), len(data.reference_ids)
-    width = config.adapter.width or data.centre.shape[1]
     held = BYTES_PER_ROW * (queries + references)
-    return held + 4 * (width * (queries + references) + 3 * queries * references if aligned else 0)
+    if not aligned:
+        return held
+    width = config.adapter.width or data.centre.shape[1]
+    held += 4 * (width * (queries + references) + 3 * queries * references)
+    return held + bytes_needed(config.alignment, queries, references)
 
 
 class _NoRetry(ray.train.UserCallback):

@@ -54,7 +54,8 @@ def collect(
     bundle = bundle_of(learner, query, reference, config, recipes)
     aligned: list[AlignedPair] = []
     if cells is not None and state.get("alignment") is not None:
-        bundle = replace(bundle, alignment=BundledAlignment(state["alignment"], cells.directions))
+        learned = BundledAlignment(state["alignment"], cells.directions, cells.stores.recipes)
+        bundle = replace(bundle, alignment=learned)
         aligned = _aligned_pairs(state["alignment"], data, config.alignment)
     return Trained(bundle, pairs, examples, aligned)
 

@@ -1,5 +1,6 @@
 """A sweep: trials that share their features, a choice by the label-free score alone, tables of all of it."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from cvgl_ray.tuning.choice import choose
 from cvgl_ray.tuning.config import Sweep
 from cvgl_ray.tuning.journal import SCORE, Record
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -44,9 +47,10 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
 
     Labels are read when the choice is made and written. A sweep whose driver died goes on where it was; a
     complete one returns at once. Returns metrics.json's tree. Raises InputError for an impossible candidate
-    before anything starts, and where no trial ends well.
+    before anything starts, and where no trial ends well. Vectors alone are tried and judged.
     """
     found = {candidate.number: candidate for candidate in candidates(sweep)}
+    _check_vectors_alone({candidate.config.alignment.use for candidate in found.values()})
     with run_folder.locked(output):
         run_record.claim(
             output, "tune", sweep.base, {"tune": sweep.tune.model_dump(mode="json", exclude={"concurrency"})}
@@ -75,6 +79,20 @@ def sweep_stage(sweep: Sweep, output: Path, address: str = "") -> dict[str, Any]
         for folder in ("trials", "tune"):  # checkpoints, which only a sweep under way needs
             shutil.rmtree(output / folder, ignore_errors=True)
         return report
+
+
+def _check_vectors_alone(uses: set[str]) -> None:
+    """uses: the candidates' alignment.use."""
+    if "yes" in uses:
+        raise InputError(
+            'alignment.use is "yes", and a sweep tries vectors alone; set alignment.use = "auto", and train '
+            "by the chosen configuration with it"
+        )
+    if "auto" in uses:
+        log.info(
+            "a sweep tries vectors alone, by the recommended pre-transforms where these are auto; a training "
+            "lays images on each other too, and finds pre-transforms of its own"
+        )
 
 
 def _shared_features(found: Mapping[int, Candidate], output: Path, address: str) -> dict[str, Features]:

@@ -6,30 +6,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import configured
+from tiny import ALIGNED, configured, write_turned
 
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.config import Config
+from cvgl_ray.distributed import cells
 from cvgl_ray.distributed.localize import localize
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.stages import evaluate_stage, train_stage
 
 PLACES = 24
-ALIGNED = (
-    "alignment.use=yes",
-    "alignment.side=8",
-    "alignment.headings=4",
-    "alignment.widths=[1.0, 1.33, 1.8]",
-    "alignment.candidates=6",
-    "adapter.kind=attenuation",
-    "mstep.rounds=2",
-    "pretransform.query.crops=auto",
-    "pretransform.query.orientations=auto",
-    "pretransform.reference.orientations=auto",
-    "run.agreement=false",
-)
 
 
 def own(root: Path, *more: str) -> Config:
@@ -38,24 +26,7 @@ def own(root: Path, *more: str) -> Config:
 
 @pytest.fixture(scope="module")
 def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiles, and pictures of a third more ground on each side, turned by a quarter clockwise."""
-    root = tmp_path_factory.mktemp("turned")
-    for view in ("drone", "satellite"):
-        (root / view).mkdir()
-    lines = ["image_id,place_id"]
-    for number in range(PLACES):
-        rng = np.random.default_rng(number)
-        coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-        ground = Image.fromarray(coarse).resize((192, 192), Image.Resampling.BICUBIC)
-        pixels = np.array(ground).astype(int)
-        tile = pixels[24:168, 24:168]
-        seen = np.rot90(pixels, -1) * 0.7 + 40 + rng.normal(0, 8, pixels.shape)
-        for view, picture in (("satellite", tile), ("drone", seen)):
-            name = f"{number + (50 if view == 'drone' else 0):03d}.png"
-            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(root / view / name)
-            lines.append(f"{view}/{name},{number}")
-    (root / "labels.csv").write_text("\n".join(lines) + "\n")
-    return root
+    return write_turned(tmp_path_factory.mktemp("turned"), PLACES)
 
 
 @pytest.fixture(scope="module")
@@ -102,17 +73,29 @@ def test_two_workers_find_the_pairs_and_poses_of_one(aligned: Path, turned: Path
         np.testing.assert_array_equal(value.numpy(), two.learned[name].numpy(), name)
 
 
-def test_a_bundle_evaluates_and_locates_as_its_training(aligned: Path, turned: Path) -> None:
+def test_a_bundle_evaluates_and_locates_as_its_training_without_a_model_of_cells(
+    aligned: Path, turned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "build_cell_model", None)  # all are stored
     trained = json.loads((aligned / "metrics.json").read_text())
     report, _ = evaluate_stage(aligned / "bundle", aligned)
     assert report["aligned"] == trained["aligned"]
     [found] = localize(aligned / "bundle", str(turned / "satellite"), [turned / "drone/057.png"], 3)
     best = found["references"][0]
     assert best["image_id"] == "007.png"
+    assert len(found["references"]) == 3
     assert best["confidence"] > 0.5
     assert best["pose"]["heading_deg"] == 270.0
     assert best["pose"]["width"] == 1.33
     assert max(abs(best["pose"]["down"]), abs(best["pose"]["right"])) < 0.1
+
+
+def test_an_image_whose_cells_could_not_be_read_is_named(tmp_path: Path) -> None:
+    stores = {"drone": FeatureStore(tmp_path, "drone", {})}
+    reasons = {"5f": "the file cannot be read (timed out)"}
+    found = cells.CellStores(stores, {"drone": {"7.png": "5f"}}, reasons)
+    with pytest.raises(InputError, match=r"1 of 1 images .* \(7\.png: .*timed out.*; start the same command"):
+        found.load("drone", ["7.png"])
 
 
 def test_what_cannot_be_aligned_is_said_before_anything_is_read(turned: Path, tmp_path: Path) -> None:

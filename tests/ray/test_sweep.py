@@ -128,6 +128,12 @@ def test_a_sweep_goes_on_after_its_driver_died(
         train_stage(configured(places, "adapter.kind=attenuation"), tmp_path)
 
 
+def test_a_sweep_that_is_to_align_is_refused(places: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a sweep tries vectors alone; set alignment\.use = \"auto\""):
+        sweep_stage(load_sweep(None, settings(places, "alignment.use=yes")), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_scheduler_remembers_trials_of_before_a_restart(tmp_path: Path) -> None:
     space = "tune.space.adapter.rank={choice=[8]}"
     sweep = load_sweep(None, ("tune.grace_rounds=1", "tune.reduction=2", "mstep.rounds=8", space))

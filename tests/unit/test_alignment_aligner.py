@@ -8,6 +8,7 @@ from fields import Field
 
 from cvgl_ray.alignment.aligner import Aligner, Settings
 from cvgl_ray.alignment.cell_adapter import adapted, halved
+from cvgl_ray.alignment.cell_learning import cell_learning
 from cvgl_ray.alignment.choice import choose
 from cvgl_ray.alignment.combine import combined, mutual
 from cvgl_ray.alignment.learned import learned_of, pairs_of, take_over
@@ -145,3 +146,17 @@ def test_candidates_from_elsewhere_tell_the_poses_wherever_the_right_one_stands(
     assert aligner.prior.heading.argmax() == 1
     assert np.exp(aligner.prior.heading).sum() < 1.5  # of four that might have been
     assert float((scores.argmax(1) == torch.arange(PLACES)).float().mean()) > 0.9
+
+
+def test_the_papers_loop_learns_on_cells_too():
+    """Encoder, decoder, InfoNCE and reconstruction over the cells that lie on each other."""
+    config = load_config(None, ("mstep.steps_per_round=60", "mstep.learning_rate=0.003"))
+    learning = cell_learning("linear", config.mstep, config.loss, 0)
+    aligner = Aligner(*scene(noise=1.2), Settings(candidates=8), learning=learning)
+    first = share_right(aligner.align())
+    for _ in range(2):
+        aligner.learn(*mutual(csls(aligner.align(), 5)))
+    assert share_right(aligner.align()) > first
+    other = Aligner(*scene(noise=1.2), Settings(candidates=8), learning=learning)
+    take_over(other, learned_of(aligner))
+    torch.testing.assert_close(other.align(), aligner.align(), rtol=0, atol=0)
