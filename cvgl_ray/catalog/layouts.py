@@ -53,6 +53,7 @@ LAYOUTS = {
     "gta-same": Layout(partial(gta_uav.scan, area="same-area"), partial(gta_uav.labels, area="same-area")),
     "gta-cross": Layout(partial(gta_uav.scan, area="cross-area"), partial(gta_uav.labels, area="cross-area")),
     "utm": Layout(utm_names.scan, lambda root, catalog: utm_names.labels(catalog)),
+    "utm-spots": Layout(utm_names.scan, lambda root, catalog: utm_names.labels_of_spots(catalog)),
 }
 
 

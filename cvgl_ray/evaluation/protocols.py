@@ -120,8 +120,10 @@ def judge_direction(
     assert len(gallery) == len(direction.gallery)
     for k in ks or ():
         check_k(k, len(gallery))
-    results = query_results(query, gallery, *judged(direction.queries, direction.gallery, labels))
-    metrics = summarize(results, len(gallery), ks=ks)
+    right = judged(direction.queries, direction.gallery, labels)
+    results = query_results(query, gallery, *right)
+    counted = len(gallery) if right.spots is None else len(np.unique(right.spots))
+    metrics = summarize(results, counted, ks=ks)
     truth = coordinates(direction.queries, labels)
     where = coordinates(direction.gallery, labels)
     if np.isfinite(truth).all() and np.isfinite(where).all():
