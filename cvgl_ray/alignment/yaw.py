@@ -34,7 +34,10 @@ def score_strips(
     width = query.maps.shape[-1]
     count = query.masks[:, 0, 0].sum(-1).clamp(min=1).float()
     spectra = _spectra(reference, device)
-    bonus = prior.bonus(0, np.arange(width), np.zeros(1))[:, 0, 0].to(device)
+    tried = np.flatnonzero(prior.heading > -np.inf)
+    bonus = torch.full((width,), -torch.inf)
+    bonus[torch.from_numpy(tried)] = prior.bonus(0, tried, np.zeros(1))[:, 0, 0]
+    bonus = bonus.to(device)
     rows = []
     with torch.inference_mode():
         for number in range(len(query)):

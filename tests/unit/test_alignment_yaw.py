@@ -38,16 +38,21 @@ def naive(query, reference, prior, q, r):
             if query.masks[q if len(query.masks) > 1 else 0, 0, 0, x]:
                 count += 1
                 total += float(query.maps[q, 0, :, 0, x] @ reference.maps[r, 0, :, 0, (x - shift) % width])
+        if prior.heading[shift] == -np.inf:
+            found.append(-np.inf)
+            continue
         bonus = float(prior.bonus(0, np.array([shift]), np.zeros(1))[0, 0, 0])
         found.append((total / math.sqrt(max(1, count)) - prior.level[0]) / prior.unit[0] + bonus)
     return np.array(found)
 
 
+@pytest.mark.parametrize("scale", [0.2, 0.0])
 @pytest.mark.parametrize(("width", "seen"), [(8, None), (9, 0.5), (24, 0.4)])
-def test_the_search_is_the_naive_loop(width, seen):
+def test_the_search_is_the_naive_loop(width, seen, scale):
     query, reference = strips(3, width, 0, seen), strips(4, width, 1)
     before = replace(PosePrior.flat(width, 1), level=np.array([0.2]), unit=np.array([0.7]))
-    prior = fit_prior(np.array([1, 1, 2]), np.zeros(3, int), np.zeros(3), np.zeros(3), before, 0.2)
+    prior = fit_prior(np.array([1, 1, 2]), np.zeros(3, int), np.zeros(3), np.zeros(3), before, scale)
+    prior.heading[3] = -np.inf  # is not tried
     found = score_pairs(query, [reference], prior)
     for q in range(3):
         for r in range(4):
