@@ -61,7 +61,7 @@ def main(roots: tuple[Path, ...], keep: Path, overrides: tuple[str, ...]) -> Non
         vectors = _vectors(config, catalog, digests, keep, [[of[x] for x in side] for side in ids])
         cells = _cells(config, catalog, digests, keep, [[of[x] for x in side] for side in ids])
         extracted = time.process_time()
-        own, _ = fit(vectors[0], vectors[1], config)
+        own, _ = fit(vectors[0], vectors[1], config.learning)
         adapted = csls(_cosines(own.adapter, vectors), config.retrieval.neighbours)
         aligner = Aligner(cells[0], [cells[1]], Settings(candidates=config.alignment.candidates))
         aligned = _learn(aligner, vectors, config)
@@ -123,10 +123,10 @@ def _stored(
 
 
 def _learn(aligner: Aligner, vectors: list[np.ndarray], config: Config) -> torch.Tensor:
-    learner, _ = start(vectors[0], vectors[1], config)
+    learner, _ = start(vectors[0], vectors[1], config.learning)
     graphs = frozen_graphs(vectors[0], vectors[1], learner.adapter)
     matcher = alignment_matcher(aligner, config.estep, graphs)
-    for _ in run_rounds(learner, vectors[0], vectors[1], config, matcher=matcher):
+    for _ in run_rounds(learner, vectors[0], vectors[1], config.learning, matcher=matcher):
         pass
     return together(aligner, _cosines(learner.adapter, vectors), config.retrieval.neighbours)
 
