@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,3 +148,35 @@ def test_a_panorama_of_part_of_the_circle_stands_in_the_middle_and_repeats():
     assert np.array(around(picture, 120.0))[0, :, 0].tolist() == [0, 1, 2, 3] * 3
     assert np.array(around(picture, 180.0))[0, :, 0].tolist() == [2, 3, 0, 1, 2, 3, 0, 1]
     assert around(picture, 360.0) is picture
+
+
+def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
+    from cvgl_ray.catalog import layouts
+    from cvgl_ray.config import load_config
+    from cvgl_ray.distributed.alignment import why_not_aligned
+    from cvgl_ray.distributed.cells import extract_cells
+    from cvgl_ray.synthetic import write_streets
+
+    write_streets(tmp_path / "w", places=2, image_size=32, field_of_view=90)
+    config = load_config(
+        Path(__file__).parents[2] / "experiments/street_panorama.toml",
+        (
+            f"dataset.root={tmp_path / 'w'}",
+            "backbone.name=test_resnet",
+            "backbone.pretrained=false",
+            "backbone.image_size=[32, 128]",
+            "alignment.headings=8",
+            "pretransform.query.field_of_view=90",
+        ),
+    )
+    assert why_not_aligned(config, 200, 200) == ""
+    catalog = layouts.scan("folders", str(tmp_path / "w"), "street", "satellite")
+    stores, directions = extract_cells(catalog, config, tmp_path / "cells")
+    assert directions is not None  # of the cells of a band, wider than 96 channels
+    assert len(directions) == 96
+    [query], [reference] = (
+        stores.load(view, catalog.select(view=view).image_ids) for view in ("street", "satellite")
+    )
+    assert query.maps.shape == reference.maps.shape == (2, 1, 4 * 96, 1, 8)
+    assert query.masks.flatten().tolist() == [False] * 3 + [True] * 2 + [False] * 3
+    assert reference.masks.all()
