@@ -88,7 +88,8 @@ def _show(
     with shown("the training's pictures"):
         sheets = round_sheets(trained.examples, uris) if any(data.catalog.uris) else {}
         pairs = project_pairs(trained.pairs, query, reference, trained.bundle.adapter, uris)
-        write_training(str(tensorboard), sheets, pairs, aligned_sheet(trained.aligned, uris))
+        sheet = aligned_sheet(trained.aligned, uris, strips=trained.bundle.config.strips)
+        write_training(str(tensorboard), sheets, pairs, sheet)
 
 
 def evaluate_stage(

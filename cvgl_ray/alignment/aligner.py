@@ -46,8 +46,9 @@ class Settings:
 class Aligner:
     """Cells of both views, and what is learned of them: adapter and prior.
 
-    query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised. learning: the
-    M-step of the cells' adapter, the closed form by default.
+    query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised. Strips, of
+    [N, 1, C, 1, w] in both views, are quick to compare: all pairs are, where no candidates are proposed.
+    learning: the M-step of the cells' adapter, the closed form by default.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Aligner:
         self.query, self.references = query, list(references)
         self.score, self.learning = score or _score(self.settings.dtype), learning or ClosedForm()
         self.adapter = self.learning.begin(view_centres([query], self.references))
-        self.prior = PosePrior.flat(query.maps.shape[1], len(self.references))
+        self.prior = PosePrior.flat(query.headings, len(self.references))
         self.found: Found | None = None  # of the candidates [Nq, k]
         self.candidates: np.ndarray | None = None
         self.learned = False
@@ -77,7 +78,7 @@ class Aligner:
     def find_poses(self) -> None:
         """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
         query, references = self._embedded()
-        self._find_poses(halved(query), [halved(cells) for cells in references], None)
+        self._find_poses(*_coarse(query, references), None)
 
     def align(self, proposed: np.ndarray | None = None) -> torch.Tensor:
         """Scores [Nq, Nr] by cells alone; the candidates' are exact, all others' are told by coarse cells.
@@ -87,9 +88,11 @@ class Aligner:
         if self._scores is not None:
             return self._scores
         query, references = self._embedded()
-        rough, coarse = None, (halved(query), [halved(cells) for cells in references])
+        rough, coarse = None, _coarse(query, references)
         if not self.learned and not np.isfinite(self.prior.spread):
             self._find_poses(*coarse, proposed)
+        if proposed is None and query.strip:
+            proposed = np.tile(np.arange(len(references[0])), (len(query), 1))
         if proposed is None:
             rough = self.score(*coarse, self._levelled(*coarse), None)
             order = csls(torch.from_numpy(rough.score), self.settings.neighbours)
@@ -161,6 +164,13 @@ class Aligner:
         self.prior = fit_prior(
             right.heading, right.width, right.row, right.column, self.prior, float(found.score.var()) / lead
         )
+
+
+def _coarse(query: Cells, references: Sequence[Cells]) -> tuple[Cells, list[Cells]]:
+    """Cells that are quicker to compare; strips as they are."""
+    if query.strip:
+        return query, list(references)
+    return halved(query), [halved(cells) for cells in references]
 
 
 def _filled(scores: np.ndarray, candidates: np.ndarray, references: int, rough: Found | None) -> np.ndarray:

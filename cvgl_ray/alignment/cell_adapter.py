@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cvgl_ray.alignment.poses import Found
+from cvgl_ray.alignment.yaw import aligned_sectors
 from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.features.cell_projection import sample_cells
 from cvgl_ray.features.cells import Cells
@@ -36,6 +37,8 @@ def aligned_rows(
     query: Cells, references: Sequence[Cells], pairs: tuple[np.ndarray, np.ndarray], poses: Found, limit: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Frozen cells that lie on each other under the pairs' poses [p], at most about `limit`: [n, C] each."""
+    if query.strip:
+        return aligned_sectors(query, references[0], pairs, poses.heading, limit)
     sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     n = query.maps.shape[-1]
     each = max(1, limit // max(1, len(pairs[0])))

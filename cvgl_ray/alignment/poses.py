@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from cvgl_ray.alignment.prior import PosePrior
+from cvgl_ray.alignment.yaw import score_strips
 from cvgl_ray.features.cells import Cells
 
 OVERLAP = 0.65  # of the smaller image's cells, in each pose that is tried
@@ -92,7 +93,12 @@ def score_pairs(
     query: unit cells [Q, H, C, n, n], zero where masked; references: of each width [R, 1, C, m, m];
     candidates [Q, k] rows of the references, all of them where None. The prior leaves out headings and widths
     and adds to the score what a pose is worth before one looks (see PosePrior). dtype: of the products.
+    Strips have one width, and yaws for headings (see `yaw.score_strips`).
     """
+    if query.strip:
+        score, heading, lead = score_strips(query, references[0], prior, candidates, device=device)
+        nowhere = np.zeros_like(score)
+        return Found(score, heading, np.zeros_like(heading), nowhere, nowhere, lead)
     tried = [width for width in range(len(references)) if prior.width[width] > -np.inf]
     laid = partial(_laid, widths=tried, prior=prior, overlap=overlap, device=device, dtype=dtype)
     banks = [references[width] for width in tried]

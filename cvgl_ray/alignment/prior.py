@@ -13,6 +13,7 @@ SMOOTH = np.array([0.1, 0.8, 0.1])  # over neighbouring headings and widths
 DOUBT = 0.1  # share of the pairs whose offset may be any
 UNSEEN = 0.5  # pairs that each heading and width is given beforehand, so that few pairs rule nothing out
 RARE = 0.02  # a heading or width of a smaller share is no longer tried
+EVEN = 0.25  # of an even share of many headings, where that is less
 NARROW = 0.05  # least spread of the offsets, in shares of the reference's side
 
 
@@ -83,7 +84,7 @@ def _log_weights(counts: np.ndarray, *, circular: bool) -> np.ndarray:
     padded = np.pad(counts.astype(float), 1, mode="wrap" if circular else "constant")
     shares = np.convolve(padded, SMOOTH, mode="valid") + UNSEEN
     shares /= shares.sum()
-    tried = shares >= RARE
+    tried = shares >= min(RARE, EVEN / len(counts))
     if (
         circular and tried.sum() > len(counts) / 2
     ):  # they are spread: one that is missing among few pairs is missing by chance

@@ -39,7 +39,7 @@ LAYOUTS = {
     "folders": Layout(folders.scan, folders.labels),
     "cvusa": Layout(cvusa.scan, cvusa.labels),
     "cvact": Layout(cvact.scan, lambda root, catalog: cvact.labels(catalog)),
-    "cvact-test": Layout(partial(cvact.scan, tested="test"), lambda root, catalog: cvact.labels(catalog)),
+    "cvact-test": Layout(partial(cvact.scan, tested="test"), cvact.labels_within),
     "vigor-same": Layout(partial(vigor.scan, same_area=True), partial(vigor.labels, same_area=True)),
     "vigor-cross": Layout(partial(vigor.scan, same_area=False), partial(vigor.labels, same_area=False)),
     "sues200": Layout(sues200.scan, lambda root, catalog: sues200.labels(catalog)),
@@ -53,6 +53,7 @@ LAYOUTS = {
     "gta-same": Layout(partial(gta_uav.scan, area="same-area"), partial(gta_uav.labels, area="same-area")),
     "gta-cross": Layout(partial(gta_uav.scan, area="cross-area"), partial(gta_uav.labels, area="cross-area")),
     "utm": Layout(utm_names.scan, lambda root, catalog: utm_names.labels(catalog)),
+    "utm-spots": Layout(utm_names.scan, lambda root, catalog: utm_names.labels_of_spots(catalog)),
 }
 
 

@@ -8,6 +8,10 @@ on it and is evaluated on the folder test (or val, where there is no test). With
 testing alone, one adapts to the area and localises in it. A database image within 25 m of a query, in the UTM
 plane, is right.
 
+Layout "utm-spots": the same, and database images of one position count once, like the views that are cut out
+of one panorama. NetVLAD (Arandjelovic et al., CVPR 2016) tests so on Tokyo 24/7, by suppressing what is near;
+that this comes to equal positions was not verified.
+
 From https://github.com/gmberton/VPR-datasets-downloader (README, `util.py`): folders and names; all fields
 but the first two may be empty. The 25 m are the default of gmberton/deep-visual-geo-localization-benchmark,
 where a query without any right image counts as a failure: here it is left out and counted apart. Zones are
@@ -15,6 +19,7 @@ taken as WGS84's; that the names of every data set of this form are so was not v
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,7 +27,7 @@ from pyproj import Transformer
 from scipy.spatial import cKDTree
 
 from cvgl_ray.catalog.folders import check_views, list_view
-from cvgl_ray.catalog.relevance import Relevance, pair_table, position_table
+from cvgl_ray.catalog.relevance import Relevance, pair_table, position_table, spot_table
 from cvgl_ray.catalog.table import Catalog, Labels, concat
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import exists, join
@@ -58,6 +63,15 @@ def labels(catalog: Catalog) -> Labels:
     known = [name for name in catalog.image_ids if _degrees(name) is not None and _folder(name) == QUERIES]
     taken = position_table((name, *(_degrees(name) or (0.0, 0.0))) for name in known)
     return Labels.from_places({}, Relevance(pair_table(_near_pairs(catalog.image_ids)), taken))
+
+
+def labels_of_spots(catalog: Catalog) -> Labels:
+    """As `labels`, and the spot of each database image: its position within its part."""
+    found = labels(catalog)
+    database = [name for name in catalog.image_ids if _folder(name) == DATABASE]
+    spots = spot_table((name, f"{name.split(DATABASE)[0]}{_east_north(name)}") for name in database)
+    assert found.relevance is not None
+    return replace(found, relevance=replace(found.relevance, spots=spots))
 
 
 def _near_pairs(names: list[str]) -> Iterator[tuple[str, str, bool]]:

@@ -11,7 +11,7 @@ from cvgl_ray import logs
 from cvgl_ray.cli.localize import localize
 from cvgl_ray.cli.runs import evaluate, extract, quickstart, train, tune
 from cvgl_ray.cli.synth import synth
-from cvgl_ray.cli.tools import configuration
+from cvgl_ray.cli.tools import compare, configuration
 from cvgl_ray.errors import GaveUpError, InputError, root_cause
 
 # What a disk or its owner refuses: a state of the machine, neither a bug nor bad input.
@@ -34,7 +34,7 @@ def cli(verbose: bool) -> None:
     logs.set_up(True if verbose else None)
 
 
-for command in (extract, train, tune, evaluate, localize, synth, quickstart, configuration):
+for command in (extract, train, tune, evaluate, localize, synth, quickstart, configuration, compare):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""The command that renders: places to learn on, or a flight over a map."""
+"""The command that renders: places to learn on, a flight over a map, or streets under tiles."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,18 @@ import click
 from cvgl_ray.cli import options, printing
 from cvgl_ray.errors import InputError
 
-PLACES_ONLY = ("places", "test_places", "views", "image_size", "distractors")
-FLIGHT_ONLY = ("photos", "quarters")
+# Options that mean something only with one kind of world, and of which kinds.
+ONLY = {
+    "places": ("places", "streets"),
+    "image_size": ("places", "streets"),
+    "test_places": ("places",),
+    "views": ("places",),
+    "distractors": ("places",),
+    "photos": ("flight",),
+    "quarters": ("flight",),
+    "turned": ("streets",),
+    "field_of_view": ("streets",),
+}
 
 
 @click.command()
@@ -36,23 +46,41 @@ FLIGHT_ONLY = ("photos", "quarters")
     type=click.IntRange(min=1, max=6),
     help="Side of the flight's map, in neighbourhoods of 400 m.",
 )
+@click.option("--streets", is_flag=True, help="Street panoramas and the tiles around them instead of places.")
+@click.option("--turned", is_flag=True, help="Panoramas look to any heading, not to the north.")
+@click.option(
+    "--field-of-view",
+    default=360,
+    show_default=True,
+    type=click.IntRange(min=10, max=360),
+    help="Degrees that a panorama shows.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
 @click.pass_context
-def synth(context: click.Context, output: Path, flight: bool, **given: Any) -> None:
-    """Render a procedural world: places in University-1652's layout, or a map and a flight over it."""
-    from cvgl_ray.synthetic import write_flight, write_world
+def synth(context: click.Context, output: Path, flight: bool, streets: bool, **given: Any) -> None:
+    """Render a procedural world: places in University-1652's layout, a flight over a map, or streets."""
+    from cvgl_ray.synthetic import write_flight, write_streets, write_world
     from cvgl_ray.synthetic.untrained import write_settings
 
-    unused = PLACES_ONLY if flight else FLIGHT_ONLY
+    if flight and streets:
+        raise InputError("--flight and --streets were both given: render one world at a time")
+    kind = "flight" if flight else "streets" if streets else "places"
+    unused = [name for name, kinds in ONLY.items() if kind not in kinds]
     for name in unused:
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
             option = "--" + name.replace("_", "-")
-            raise InputError(
-                f"{option} was given {'with' if flight else 'without'} --flight, where it means nothing"
-            )
+            where = f"with --{kind}" if kind != "places" else f"without --{ONLY[name][-1]}"
+            raise InputError(f"{option} was given {where}, where it means nothing")
     used = {name: value for name, value in given.items() if name not in unused}
     run = f"runs/{output.resolve().name}"
+    if streets:
+        write_streets(output, **used)
+        sets = ["--config", "experiments/street_panorama.toml", "--set", f"dataset.root={output}"]
+        if used["field_of_view"] < 360:
+            sets += ["--set", f"pretransform.query.field_of_view={used['field_of_view']}"]
+        click.echo(f"streets: {output}\nnext:    {printing.command('train', *sets, '--output', run)}")
+        return
     if flight:
         write_flight(output, **used)
         paths = (

@@ -1,4 +1,4 @@
-"""The command that leaves nothing: config."""
+"""The commands that leave nothing: config and compare."""
 
 import click
 
@@ -11,3 +11,18 @@ from cvgl_ray.reports.describe import as_table, as_toml
 def configuration(sections: tuple[str, ...], toml: bool) -> None:
     """Print every key of the configuration, of SECTIONS alone where some are named."""
     click.echo((as_toml if toml else as_table)(sections))
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+def compare(first: str, second: str) -> None:
+    """Test whether two runs differ: A and B are folders of `train` or `evaluate`, or their metrics.json.
+
+    Both are judged on the same queries, one by one. The table has B less A with its 95 % interval (bootstrap)
+    and p: of R@k by McNemar's exact test, of other figures by exchanging the two runs at random.
+    """
+    from cvgl_ray.evaluation.query_table import compared, read_query_table
+    from cvgl_ray.reports.comparison import comparison_table
+
+    click.echo(comparison_table(compared(read_query_table(first), read_query_table(second))))

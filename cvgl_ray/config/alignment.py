@@ -11,13 +11,15 @@ class Alignment(Section):
     """Queries laid on references by their cells: what may be tried, and what it may take."""
 
     use: Literal["auto", "yes", "no"] = "auto"
-    """auto: where there are pictures, not strips or a table, and the cells fit into `memory_gib`"""
+    """auto: where there are pictures, not a table, and the cells fit into `memory_gib`"""
     memory_gib: Positive = 8.0
     """of one node, for the cells of both views while they are compared"""
     side: Count = 14
     """cells of a query's side"""
+    bands: Count = 4
+    """of a strip's height, pooled apart in each sector"""
     headings: Count = 12
-    """into which queries are turned, evenly over the circle"""
+    """into which queries are turned, evenly over the circle; of strips: the sectors that are compared"""
     widths: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.7, 0.82, 1.0, 1.17, 1.4, 1.75, 2.0)
     """of the ground that a query shows, over a reference's"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -94,6 +94,8 @@ class Pretransform(Section):
     crops: Crops = "auto"
     """central crops, as shares of the side, averaged; auto: as alignment finds the grounds' widths, or what
     is recommended without alignment: 0.85, 0.7 and 0.55 of queries, the whole of references"""
+    field_of_view: float = Field(default=360.0, gt=0.0, le=360.0)
+    """degrees of the circle that a panorama shows, about where its middle looks"""
     flip: bool = False
     """also the mirrored image"""
 
@@ -101,6 +103,10 @@ class Pretransform(Section):
     def _panorama_is_whole(self) -> "Pretransform":
         if self.projection == "panorama" and self.crops not in ("auto", (1.0,)):
             raise ValueError(f"a panorama is taken whole, crops = [1.0], found {list(self.crops)}")
+        if self.projection != "panorama" and self.field_of_view != 360:
+            raise ValueError(
+                f"field_of_view is a panorama's, found {self.field_of_view} of a {self.projection}"
+            )
         return self
 
 

@@ -14,13 +14,14 @@ from cvgl_ray.config.section import Section
 
 # Defaults where a projection is "panorama" or "polar". 224 and 896 px are whole patches of 14 and of 16 px,
 # in about the aspect of CVUSA's and CVACT's panoramas. A strip has no centre for rings, no unknown footprint
-# for crops, and where north is known nothing has to be turned.
+# for crops, and where north is known nothing has to be turned. 56 sectors are its cells of 16 px.
 STRIP_DEFAULTS: dict[str, Any] = {
     "backbone": {"image_size": [224, 896], "rings": []},
     "pretransform": {
         "query": {"orientations": 1, "crops": [1.0]},
         "reference": {"orientations": 1, "crops": [1.0]},
     },
+    "alignment": {"headings": 56, "widths": [1.0]},
 }
 
 
@@ -55,6 +56,11 @@ class Config(Section):
             agreement=run.agreement,
         )
 
+    @property
+    def strips(self) -> bool:
+        """Whether both views' images are strips: panoramas, and tiles unrolled like them."""
+        return isinstance(self.backbone.image_size, tuple)
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_strips(cls, tree: Any) -> Any:
@@ -63,7 +69,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _strips_fit(self) -> "Config":
         projections = [self.pretransform.query.projection, self.pretransform.reference.projection]
-        strip = isinstance(self.backbone.image_size, tuple)
+        strip = self.strips
         if any((projection != "plane") != strip for projection in projections):
             raise ValueError(
                 'projection must be "plane" in both views, or in neither, and then backbone.image_size is '
@@ -73,6 +79,10 @@ class Config(Section):
             raise ValueError(
                 f'rings and crop_fraction need projection "plane" in both views, found {projections}; '
                 "set backbone.rings = [] and backbone.crop_fraction = 1"
+            )
+        if strip and len(self.alignment.widths) > 1:
+            raise ValueError(
+                f"strips have one width, alignment.widths = [1.0], found {self.alignment.widths}"
             )
         return self
 

@@ -39,10 +39,9 @@ def why_not_aligned(config: Config, queries: int, references: int) -> str:
     section, estep = config.alignment, config.estep
     if section.use == "no":
         return "alignment.use is no"
-    needed = bytes_needed(section, queries, references) / 2**30
+    needed = bytes_needed(section, queries, references, strips=config.strips) / 2**30
     reasons = {
         "features.table has no images": bool(config.features.table),
-        "strips have no cells to turn": isinstance(config.backbone.image_size, tuple),
         f"estep.rows = {estep.rows} leaves images out of each round": estep.rows > 0,
         f"a view has fewer than {FEWEST} images": min(queries, references) < FEWEST,
         f"their cells take {needed:.1f} GiB, more than alignment.memory_gib = {section.memory_gib:g}": needed
@@ -121,7 +120,7 @@ def cells_for(
     rows = catalog.rows.filter(np.array([name in tested for name in catalog.image_ids]))
     images = Catalog(rows)
     counts = [len(images.select(view=view)) for view in (dataset.query_view, dataset.reference_view)]
-    needed = bytes_needed(section, *counts) / 2**30
+    needed = bytes_needed(section, *counts, strips=config.strips) / 2**30
     if needed > section.memory_gib or math.prod(counts) > MOST_PAIRS:
         log.warning(
             "warning: %d queries and %d references are not evaluated aligned: their cells take %.1f GiB of "

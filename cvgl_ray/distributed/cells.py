@@ -1,7 +1,7 @@
 """Bring the store of cells up to date with a catalog: what images are laid on each other by."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from cvgl_ray.features.cell_batches import CellWork, Variants
 from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
 from cvgl_ray.features.cell_projection import CHANNELS, projection
 from cvgl_ray.features.cells import Cells
+from cvgl_ray.features.preparing import Preparing
 from cvgl_ray.features.store import FEATURE, FeatureStore, fingerprint
+from cvgl_ray.features.strip_cells import Sectors, StripWork
 from cvgl_ray.storage.files import file_digest, write_atomically
 from cvgl_ray.storage.known_files import KnownFiles
 
 log = logging.getLogger(__name__)
 
+Made = Mapping[str, Any]  # Variants or Sectors by view
 FEW_CELLS = 64  # images that are done before Ray would have started: a photo and its candidates, say
 SAMPLE = 64  # images per view, of which directions of wide cells are found
 
@@ -53,13 +56,19 @@ class CellStores:
                 f"{len(lacking)} of {len(image_ids)} images of view {view!r} have a vector but no cells"
                 f" ({image_ids[first]}: {reason}); start the same command again, which makes them once more"
             )
-        sides, headings = (tuple(store.recipe[name]) for name in ("sides", "headings"))
-        return Variants(sides, headings).cells(store.read(digests, FEATURE), store.recipe["cells"]["stride"])
+        return _made(store.recipe).cells(store.read(digests, FEATURE), store.recipe["cells"]["stride"])
 
     def has(self, view: str) -> set[str]:
         """Ids of the images that have cells: all but the broken ones."""
         done = self.stores[view].digests()
         return {name for name, digest in self.digests[view].items() if digest in done}
+
+
+def _made(recipe: Mapping[str, Any]) -> Variants | Sectors:
+    """What a recipe says is made of an image."""
+    if "strip" in recipe:
+        return Sectors.of(recipe["strip"])
+    return Variants(tuple(recipe["sides"]), tuple(recipe["headings"]))
 
 
 def variants_of(section: Alignment, query_view: str, reference_view: str) -> dict[str, Variants]:
@@ -69,8 +78,33 @@ def variants_of(section: Alignment, query_view: str, reference_view: str) -> dic
     return {query_view: Variants((section.side,), headings), reference_view: Variants(sides)}
 
 
-def bytes_needed(section: Alignment, queries: int, references: int, channels: int = CHANNELS) -> int:
+def sectors_of(config: Config) -> dict[str, Sectors]:
+    """Of strips: both views in the same sectors and bands."""
+    section, dataset = config.alignment, config.dataset
+    assert isinstance(config.backbone.image_size, tuple)
+    views = (
+        (dataset.query_view, config.pretransform.query),
+        (dataset.reference_view, config.pretransform.reference),
+    )
+    return {
+        view: Sectors(
+            section.headings,
+            section.bands,
+            made.projection,
+            config.backbone.image_size,
+            config.backbone.interpolation,
+            made.field_of_view,
+        )
+        for view, made in views
+    }
+
+
+def bytes_needed(
+    section: Alignment, queries: int, references: int, channels: int = CHANNELS, *, strips: bool = False
+) -> int:
     """Of memory, at most: the cells in half precision, and as they are compared."""
+    if strips:
+        return (queries + references) * section.headings * section.bands * channels * (2 + 4)
     query, reference = variants_of(section, "query", "reference").values()
     numbers = queries * query.row_length(channels) + references * reference.row_length(channels)
     return numbers * (2 + 4)
@@ -107,11 +141,11 @@ def extract_cells(
     `root`. Broken images have no cells and are named by the extraction of vectors. Returns the stores and the
     directions. Raises InputError where the cells cannot be used.
     """
-    section, dataset, model = config.alignment, config.dataset, maker.model
-    variants = variants_of(section, dataset.query_view, dataset.reference_view)
+    model = maker.model
+    variants, work_of = _makers(config, model)
     digests = file_digests_of(catalog.uris, known or root, config.features.verify, address)
     if directions is None and model.channels > CHANNELS:
-        few = CellWork(model, {view: _fewer(made) for view, made in variants.items()})
+        few = work_of({view: _fewer(made) for view, made in variants.items()}, None)
         directions = _directions(root, maker.recipe, few, _sample(catalog, digests, variants))
     stores = {
         view: FeatureStore(root, view, _recipe(maker.recipe, made, directions))
@@ -120,7 +154,7 @@ def extract_cells(
     for store in stores.values():
         store.open()
     batches = missing_batches(catalog, digests, stores, config.features.batch_size)
-    work, images = CellWork(model, variants, directions), sum(len(batch["digests"]) for batch in batches)
+    work, images = work_of(variants, directions), sum(len(batch["digests"]) for batch in batches)
     if images:
         log.info("cells: %d of %d images to extract", images, len(catalog))
     reasons = bring(
@@ -152,16 +186,31 @@ def _by_view(catalog: Catalog, digests: Sequence[str]) -> dict[str, dict[str, st
     return by_view
 
 
-def _recipe(recipe: dict[str, Any], variants: Variants, directions: torch.Tensor | None) -> dict[str, Any]:
+def _makers(config: Config, model: CellModel) -> tuple[Made, Callable[[Made, torch.Tensor | None], Any]]:
+    """What is made of each view's images, and of that and directions the work that makes it."""
+    section, dataset = config.alignment, config.dataset
+    if not config.strips:
+        made = variants_of(section, dataset.query_view, dataset.reference_view)
+        return made, lambda some, directions: CellWork(model, some, directions)
+    backbone = config.backbone
+    preparing = Preparing(model.preprocessing, backbone.image_size, 1.0, backbone.interpolation)
+    return sectors_of(config), lambda some, directions: StripWork(model, some, preparing, directions)
+
+
+def _recipe(
+    recipe: dict[str, Any], variants: Variants | Sectors, directions: torch.Tensor | None
+) -> dict[str, Any]:
     """All that a row depends on besides the image; directions by their values."""
     kept = None if directions is None else file_digest(directions.numpy().tobytes())
+    if isinstance(variants, Sectors):
+        return {**recipe, "strip": variants.recipe(), "directions": kept}
     return {**recipe, "sides": list(variants.sides), "headings": list(variants.headings), "directions": kept}
 
 
 def _directions(
     root: Path,
     recipe: dict[str, Any],
-    work: CellWork,
+    work: CellWork | StripWork,
     images: Sequence[Batch],
 ) -> torch.Tensor:
     """Principal directions of the cells of a sample of both views' images, found once and kept below root."""
@@ -172,7 +221,11 @@ def _directions(
         for made in run_here(images, work):
             if made["refused"] or not len(made["digests"]):
                 raise InputError(made["refused"] or f"no image of view {made['view']!r} can be read")
-            cells.append(work.variants[made["view"]].cells(made["features"], work.model.stride))
+            variants = work.variants[made["view"]]
+            rows, stride = made["features"], work.model.stride
+            cells.append(
+                [variants.parts(rows)] if isinstance(variants, Sectors) else variants.cells(rows, stride)
+            )
         found = projection(cells[0], cells[1])
         assert found is not None
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +253,9 @@ def _sample(catalog: Catalog, digests: Sequence[str], views: Iterable[str]) -> l
     return batches
 
 
-def _fewer(variants: Variants) -> Variants:
+def _fewer(variants: Variants | Sectors) -> Variants | Sectors:
     """One size and a few headings of them."""
+    if isinstance(variants, Sectors):
+        return variants
     step = max(1, len(variants.headings) // 4)
     return Variants((variants.sides[len(variants.sides) // 2],), variants.headings[::step])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from cvgl_ray.bundle import Bundle
@@ -15,7 +16,8 @@ from cvgl_ray.distributed.data import Data, load_labels
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, queries_trained_on, with_features
 from cvgl_ray.evaluation.metrics import Metrics
-from cvgl_ray.evaluation.protocols import Retrieved, directions, evaluate_direction, examples
+from cvgl_ray.evaluation.protocols import Retrieved, directions, examples, judge_direction
+from cvgl_ray.evaluation.query_table import RANKS, query_table, write_query_table
 from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.progress import progress
 from cvgl_ray.reports.pictures import final_sheet
@@ -46,14 +48,16 @@ def write_metrics(
     if labels is not None:
         dataset, tables = config.dataset, data.extraction.tables
         model = bundle.retriever(config.retrieval)
-        figures, retrieved = evaluate(data.catalog, labels, tables, dataset, model)
+        figures, retrieved, ranks = evaluate(data.catalog, labels, tables, dataset, model)
         directed = directions(with_features(data.catalog, tables), dataset.query_view, dataset.reference_view)
         if cells is not None:
             sides = aligned_sides(data, bundle, cells, config.alignment, config.retrieval.neighbours)
-            figures["aligned"] = {
-                direction.name: evaluate_direction(direction, query, gallery, labels)
-                for direction, query, gallery in sides
-            }
+            figures["aligned"] = {}
+            for direction, query, gallery in sides:
+                found, results = judge_direction(direction, query, gallery, labels)
+                figures["aligned"][direction.name] = found
+                ranks.append(query_table("aligned", direction, results))
+        write_query_table(output / RANKS, ranks)
         trained_on = queries_trained_on(directed, tables, bundle.trained_on, dataset)
         report |= {**figures, "trained_on_test_images": trained_on}
     write_json(output / METRICS, report)
@@ -77,14 +81,15 @@ def evaluate(
     tables: dict[str, FeatureTable],
     dataset: Dataset,
     model: Retriever,
-) -> tuple[dict[str, dict[str, Metrics]], dict[str, list[Retrieved]]]:
+) -> tuple[dict[str, dict[str, Metrics]], dict[str, list[Retrieved]], list[pa.Table]]:
     """Figures of the frozen features and of the adapted model, {"frozen" | "adapted": {direction: ...}}.
 
-    With them, by direction, a few of the adapted model's retrievals. Images without a feature (rejected ones)
-    take no part.
+    With them, by direction, a few of the adapted model's retrievals, and tables of the results of each query.
+    Images without a feature (rejected ones) take no part.
     """
     found = _evaluated(catalog, labels, tables, dataset, {"frozen": None, "adapted": model})
-    return _figures(found), {direction: few for direction, (_, few) in found["adapted"].items()}
+    few = {direction: retrieved for direction, (_, retrieved, _) in found["adapted"].items()}
+    return _figures(found), few, [ranks for each in found.values() for _, _, ranks in each.values()]
 
 
 def evaluate_models(
@@ -98,12 +103,13 @@ def evaluate_models(
     return _figures(_evaluated(catalog, labels, tables, dataset, models))
 
 
-_Found = dict[str, dict[str, tuple[Metrics, list[Retrieved]]]]  # by model and direction
+_One = tuple[Metrics, list[Retrieved], pa.Table]
+_Found = dict[str, dict[str, _One]]  # by model and direction
 
 
 def _figures(found: _Found) -> dict[str, dict[str, Metrics]]:
     return {
-        name: {direction: figures for direction, (figures, _) in by_direction.items()}
+        name: {direction: figures for direction, (figures, _, _) in by_direction.items()}
         for name, by_direction in found.items()
     }
 
@@ -120,7 +126,7 @@ def _evaluated(
     directed = directions(usable, dataset.query_view, dataset.reference_view)
     task = ray.remote(num_cpus=1)(_evaluate_one)
     pending = {
-        (name, direction.name): task.remote(shared, model, number)
+        (name, direction.name): task.remote(shared, name, model, number)
         for name, model in models.items()
         for number, direction in enumerate(directed)
     }
@@ -133,10 +139,14 @@ def _evaluated(
 
 
 def _evaluate_one(
-    shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset], model: Retriever | None, number: int
-) -> tuple[Metrics, list[Retrieved]]:
+    shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset],
+    name: str,
+    model: Retriever | None,
+    number: int,
+) -> _One:
     catalog, labels, tables, dataset = shared
     direction = directions(catalog, dataset.query_view, dataset.reference_view)[number]
     query, gallery = direction_embeddings(direction, tables, dataset, model)
-    figures = evaluate_direction(direction, query, gallery, labels)
-    return figures, examples(direction, query, gallery, labels) if model else []
+    figures, results = judge_direction(direction, query, gallery, labels)
+    few = examples(direction, query, gallery, labels) if model else []
+    return figures, few, query_table(name, direction, results)

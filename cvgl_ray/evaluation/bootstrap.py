@@ -18,8 +18,7 @@ def intervals(values: np.ndarray, groups: np.ndarray, resamples: int = RESAMPLES
         groups: [Q] the group of each query, of any type that sorts.
         resamples: how many sets of groups are drawn.
     """
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    group = np.argsort(np.argsort(first))[group]  # numbered as they come, so that no name of a group matters
+    group = grouped(groups)
     queries = np.bincount(group)
     sums = np.stack([np.bincount(group, column) for column in values.T], axis=1)
     rng = np.random.default_rng(0)
@@ -29,3 +28,10 @@ def intervals(values: np.ndarray, groups: np.ndarray, resamples: int = RESAMPLES
         drawn = np.bincount(rng.integers(0, count, count), minlength=count)
         row[:] = (drawn @ sums) / (drawn @ queries)
     return np.percentile(means, BOUNDS, axis=0)
+
+
+def grouped(groups: np.ndarray) -> np.ndarray:
+    """The number [Q] of each query's group, as they come: no name of a group matters."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    number: np.ndarray = np.argsort(np.argsort(first))[group]
+    return number

@@ -64,14 +64,16 @@ def query_results(
     gallery: Tensor,
     relevant: Relevant,
     near: Relevant | None = None,
+    spots: np.ndarray | None = None,
     *,
     memory: int = MEMORY_BYTES,
 ) -> QueryResults:
     """What `summarize` needs of every query; arguments and errors as in `retrieval_metrics`.
 
-    relevant: the right references; near: those that are wrong, and that the hit rate passes over.
+    relevant: the right references; near: those that are wrong, and that the hit rate passes over; spots [G]:
+    references of one spot are ranked as one.
     """
-    chunks = relevant_ranks(query, gallery, relevant, memory=memory)
+    chunks = relevant_ranks(query, gallery, relevant, spots, memory=memory)
     parts = [(_first_rank(ranks, n), *average_precision(ranks, n)) for ranks, n in chunks]
     if not parts:
         return QueryResults(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))

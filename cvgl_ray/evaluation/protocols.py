@@ -10,7 +10,7 @@ from cvgl_ray.catalog.table import Catalog, Labels
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.hit_rate import among
 from cvgl_ray.evaluation.metres import SDM_DEPTHS, retrieval_metres
-from cvgl_ray.evaluation.metrics import Metrics, geodesic_error_m, query_results, summarize
+from cvgl_ray.evaluation.metrics import Metrics, QueryResults, geodesic_error_m, query_results, summarize
 from cvgl_ray.evaluation.relevance import coordinates, judged
 from cvgl_ray.search.ranks import Relevant
 from cvgl_ray.search.topk import check_k, top_k
@@ -104,15 +104,29 @@ def evaluate_direction(
     Raises:
         InputError: an image has no label, or as `metrics.retrieval_metrics`.
     """
+    return judge_direction(direction, query, gallery, labels, ks=ks)[0]
+
+
+def judge_direction(
+    direction: Direction,
+    query: Tensor,
+    gallery: Tensor,
+    labels: Labels,
+    *,
+    ks: Sequence[int] | None = None,
+) -> tuple[Metrics, QueryResults]:
+    """As `evaluate_direction`, with the results of each query."""
     assert len(query) == len(direction.queries)
     assert len(gallery) == len(direction.gallery)
     for k in ks or ():
         check_k(k, len(gallery))
-    results = query_results(query, gallery, *judged(direction.queries, direction.gallery, labels))
-    metrics = summarize(results, len(gallery), ks=ks)
+    right = judged(direction.queries, direction.gallery, labels)
+    results = query_results(query, gallery, *right)
+    counted = len(gallery) if right.spots is None else len(np.unique(right.spots))
+    metrics = summarize(results, counted, ks=ks)
     truth = coordinates(direction.queries, labels)
     where = coordinates(direction.gallery, labels)
     if np.isfinite(truth).all() and np.isfinite(where).all():
         best = top_k(query, gallery, min(max(SDM_DEPTHS), len(gallery)))[0].numpy()
         metrics |= retrieval_metres(geodesic_error_m(*where[:, best], *truth[:, :, None]))
-    return metrics
+    return metrics, results

@@ -11,10 +11,14 @@ from cvgl_ray.search.ranks import Relevant, of_pairs, of_places
 
 
 class Judged(NamedTuple):
-    """The right references of each query and, where the data set knows any, those in whose margin it lies."""
+    """The right references of each query and, where the data set knows any, those in whose margin it lies.
+
+    spots [G] int64: of each reference, where those of one spot count as one.
+    """
 
     right: Relevant
     near: Relevant | None = None
+    spots: np.ndarray | None = None
 
 
 def judged(queries: Catalog, gallery: Catalog, labels: Labels) -> Judged:
@@ -37,7 +41,18 @@ def judged(queries: Catalog, gallery: Catalog, labels: Labels) -> Judged:
         kept = here & wanted
         return of_pairs(query_rows[kept].astype(np.int64), gallery_rows[kept].astype(np.int64), len(queries))
 
-    return Judged(of_kind(~near), of_kind(near) if near.any() else None)
+    return Judged(of_kind(~near), of_kind(near) if near.any() else None, _spots(gallery, labels))
+
+
+def _spots(gallery: Catalog, labels: Labels) -> np.ndarray | None:
+    """Of each reference; one that the table lacks is a spot of its own."""
+    table = labels.relevance.spots if labels.relevance else None
+    if table is None:
+        return None
+    row = pc.index_in(gallery.rows["image_id"], value_set=table["image_id"].combine_chunks())
+    named = table["spot"].combine_chunks().dictionary_encode().indices
+    alone = pa.array(len(table) + np.arange(len(gallery)))
+    return pc.coalesce(named.take(row).cast(pa.int64()), alone).to_numpy()
 
 
 def coordinates(images: Catalog, labels: Labels | None = None) -> np.ndarray:

@@ -32,6 +32,16 @@ class Cells:
     def __len__(self) -> int:
         return len(self.maps)
 
+    @property
+    def strip(self) -> bool:
+        """Whether they are a strip's, one row of azimuth sectors, which turning the camera rolls."""
+        return self.maps.shape[-2] == 1 < self.maps.shape[-1]
+
+    @property
+    def headings(self) -> int:
+        """Into which they can be turned."""
+        return self.maps.shape[-1] if self.strip else self.maps.shape[1]
+
     def of(self, rows: np.ndarray | slice) -> "Cells":
         """The cells of some images."""
         return Cells(self.maps[rows], self.masks if len(self.masks) == 1 else self.masks[rows])

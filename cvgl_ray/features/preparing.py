@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cvgl_ray.features.pretransform import Pretransform, central_crop, projections
+from cvgl_ray.features.pretransform import Pretransform, around, central_crop, projections
 
 
 class Preparing:
@@ -33,6 +33,7 @@ class Preparing:
     def prepare(self, image: Image.Image, pretransform: Pretransform) -> np.ndarray:
         """Bring an RGB picture, once per central crop, to the model's input: [crops, 3, H, W] uint8."""
         project = self._projections[pretransform.projection].apply
+        image = around(image, pretransform.field_of_view)
         return np.stack([np.asarray(project(central_crop(image, crop))) for crop in pretransform.crops])
 
     def sufficient_side(self, pretransform: Pretransform) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -32,7 +33,8 @@ class Pretransform:
     """Central crops (fraction of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not.
 
     projection: one of those that `projections` makes; heading: degrees by which plane pictures are turned
-    counter-clockwise before they are turned into the orientations.
+    counter-clockwise before they are turned into the orientations; field_of_view: degrees that a panorama
+    shows.
     """
 
     orientations: int = 1
@@ -40,6 +42,7 @@ class Pretransform:
     flip: bool = False
     projection: str = "plane"
     heading: float = 0.0
+    field_of_view: float = 360.0
 
     @property
     def forwards(self) -> int:
@@ -91,6 +94,18 @@ def unroll(tile: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     grid = torch.stack([radius * azimuth.sin(), -radius * azimuth.cos()], dim=-1)[None]
     strip = F.grid_sample(tile[None].float(), grid, padding_mode="border", align_corners=False)
     return strip[0].round().to(torch.uint8)
+
+
+def around(image: Image.Image, field_of_view: float) -> Image.Image:
+    """A panorama that shows part of the circle, in degrees, as a whole strip: in its middle, and repeated.
+
+    A network that pools over the strip then sees nothing but what is there.
+    """
+    if field_of_view >= 360:
+        return image
+    whole = max(image.width, round(image.width * 360 / field_of_view))
+    columns = (np.arange(whole) - (whole - image.width) // 2) % image.width
+    return Image.fromarray(np.asarray(image)[:, columns])
 
 
 def central_crop(image: Image.Image, fraction: float) -> Image.Image:

@@ -54,7 +54,12 @@ def pretransform_of(section: config.Pretransform) -> Pretransform:
     assert section.orientations != "auto"
     assert section.crops != "auto"
     return Pretransform(
-        section.orientations, section.crops, section.flip, section.projection, section.heading
+        section.orientations,
+        section.crops,
+        section.flip,
+        section.projection,
+        section.heading,
+        section.field_of_view,
     )
 
 
@@ -64,12 +69,15 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
     JSON values only. Two recipes that are equal give the same features; checkpoint paths do not enter.
     """
     data = backbone.preprocessing
+    unset = {
+        name for name, usual in (("heading", 0.0), ("field_of_view", 360.0)) if getattr(view, name) == usual
+    }
     return {
         "backbone": section.model_dump(mode="json", exclude=_SOURCE_FIELDS),
         "weights": weights_digest(backbone.model),
         "preprocessing": {key: data[key] for key in sorted(data)},
         "decoding": "at twice the model's size or more",
-        "pretransform": view.model_dump(mode="json", exclude=set() if view.heading else {"heading"}),
+        "pretransform": view.model_dump(mode="json", exclude=unset),
     }
 
 

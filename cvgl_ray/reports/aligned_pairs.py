@@ -1,5 +1,6 @@
 """A picture of pairs laid on each other: the query, as it was turned, and where it lies on the reference."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,10 +22,13 @@ class AlignedPair(NamedTuple):
     pose: Mapping[str, float]
 
 
-def aligned_sheet(pairs: Sequence[AlignedPair], uris: Mapping[str, str]) -> np.ndarray | None:
+def aligned_sheet(
+    pairs: Sequence[AlignedPair], uris: Mapping[str, str], *, strips: bool = False
+) -> np.ndarray | None:
     """A few pairs, evenly from all, one per row: [H, W, 3] uint8; None without any.
 
-    uris: by image id. The square on the reference is the query's ground.
+    uris: by image id. The square on the reference is the query's ground; of strips, a line from its middle
+    shows where the panorama's middle looks.
     """
     if not pairs:
         return None
@@ -33,7 +37,9 @@ def aligned_sheet(pairs: Sequence[AlignedPair], uris: Mapping[str, str]) -> np.n
     tiles = load_tiles({name: uris[name] for name in names}, TILE_PX)
     queries = [tiles[pair.query] for pair in chosen]
     laid = [
-        [
+        [_with_heading(tiles[pair.reference], pair.pose)]
+        if strips
+        else [
             tiles[pair.query].rotate(-pair.pose["heading_deg"]),  # Pillow turns counter-clockwise
             _with_footprint(tiles[pair.reference], pair.pose),
         ]
@@ -49,4 +55,13 @@ def _with_footprint(reference: Image.Image, pose: Mapping[str, float]) -> Image.
     half = min(width, height) * pose["width"] / 2
     box = (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)
     ImageDraw.Draw(drawn).rectangle(box, outline=GREEN, width=2)
+    return drawn
+
+
+def _with_heading(reference: Image.Image, pose: Mapping[str, float]) -> Image.Image:
+    drawn = reference.copy()
+    middle, angle = (drawn.width / 2, drawn.height / 2), math.radians(pose["heading_deg"])
+    reach = 0.45 * min(drawn.size)
+    end = middle[0] + reach * math.sin(angle), middle[1] - reach * math.cos(angle)
+    ImageDraw.Draw(drawn).line((*middle, *end), fill=GREEN, width=3)
     return drawn

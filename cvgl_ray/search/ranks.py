@@ -48,7 +48,12 @@ def of_pairs(query_rows: np.ndarray, gallery_rows: np.ndarray, queries: int) -> 
 
 
 def relevant_ranks(
-    query: Tensor, gallery: Tensor, relevant: Relevant, *, memory: int = MEMORY_BYTES
+    query: Tensor,
+    gallery: Tensor,
+    relevant: Relevant,
+    spots: np.ndarray | None = None,
+    *,
+    memory: int = MEMORY_BYTES,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Ranks of each query's relevant references, by counting what scores no less: no gallery is ranked.
 
@@ -58,6 +63,8 @@ def relevant_ranks(
     Args:
         query, gallery: [Q, D] and [G, D] float32, L2-normalised, on the CPU.
         relevant: each query's relevant references.
+        spots: [G] of each reference, of any type that sorts; those of one spot are one reference, which
+            scores as the best of them and is relevant where one of them is. None: each is its own.
         memory: bytes that one chunk of queries may take.
 
     Yields:
@@ -68,11 +75,13 @@ def relevant_ranks(
         InputError: the embeddings differ in width or are not finite.
     """
     check_embeddings(query, gallery)
-    by_query, first, count = relevant
+    spot = None if spots is None else np.unique(spots, return_inverse=True)[1]
+    by_query, first, count = relevant if spot is None else _of_spots(relevant, spot)
     assert len(query) == len(first) == len(count)
 
     row_bytes = 5 * len(gallery) + 32 * int(count.max(initial=0))  # scores, a mask of them, a few [q, R]
-    for rows, scores in _score_chunks(query, gallery, memory // row_bytes):
+    for rows, each in _score_chunks(query, gallery, memory // row_bytes):
+        scores = each if spot is None else _best_of_spots(each, spot)
         n = count[rows]
         position = np.arange(n.max(initial=0))
         columns = by_query[np.minimum(first[rows, None] + position, len(by_query) - 1)]
@@ -81,6 +90,22 @@ def relevant_ranks(
         no_less = _count_at_least(scores.numpy(), found, n)
         relevant_among_them = _count_at_least(found, found, n)
         yield no_less - relevant_among_them + position, n
+
+
+def _of_spots(relevant: Relevant, spot: np.ndarray) -> Relevant:
+    """The relevant spots of each query, each named once."""
+    query = np.repeat(np.arange(len(relevant.first)), relevant.number)
+    place = np.arange(len(query)) - np.repeat(np.cumsum(relevant.number) - relevant.number, relevant.number)
+    rows = relevant.rows[np.repeat(relevant.first, relevant.number) + place]
+    pairs = np.unique(np.stack([query, spot[rows]], axis=1), axis=0)
+    return of_pairs(pairs[:, 0], pairs[:, 1], len(relevant.first))
+
+
+def _best_of_spots(scores: Tensor, spot: np.ndarray) -> Tensor:
+    """Scores [q, G] of references -> of spots [q, S], each the best of its references."""
+    order = np.argsort(spot, kind="stable")
+    starts = np.flatnonzero(np.diff(spot[order], prepend=-1))
+    return torch.from_numpy(np.maximum.reduceat(scores.numpy()[:, order], starts, axis=1))
 
 
 def _score_chunks(query: Tensor, gallery: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:

@@ -93,8 +93,29 @@ def shade(
 
     rays: [2, P]. smooth: tops between cells are interpolated, for pictures finer than the world is.
     """
-    x, y = (origin[axis] + rays[axis] * (contact - origin[2]) for axis in (0, 1))
-    col, row = (x + world.half_m) / world.cell_m, (y + world.half_m) / world.cell_m
+    here, before = (
+        np.stack([origin[axis] + rays[axis] * (height - origin[2]) for axis in (0, 1)])
+        for height in (contact, above)
+    )
+    return shade_points(world, world_lit, here, before, contact, smooth=smooth)
+
+
+def shade_points(
+    world: World,
+    world_lit: Lit,
+    here: FloatField,
+    before: FloatField,
+    contact: FloatField,
+    *,
+    smooth: bool = False,
+) -> FloatField:
+    """Colours [P, 3] of points of contact: tops as lit from above, walls by their heading.
+
+    here, before: [2, P] east and south of the points and of points just before them, metres; contact: [P]
+    their height; smooth: as in `shade`.
+    """
+    x, y = here
+    col, row = (here + world.half_m) / world.cell_m
     cells = world.height.size
     cell = cell_index(world, col, row) % cells
     if smooth:
@@ -104,8 +125,7 @@ def shade(
     owner = world.building.ravel()[cell]
     wall = np.flatnonzero((owner > 0) & (world.height.ravel()[cell] - contact > 0.9))
     owner, facing, z = owner[wall] - 1, world.facing.ravel()[cell[wall]], contact[wall]
-    out_x, out_y = (origin[axis] + rays[axis, wall] * (above[wall] - origin[2]) for axis in (0, 1))
-    out_col, out_row = (out_x + world.half_m) / world.cell_m, (out_y + world.half_m) / world.cell_m
+    out_col, out_row = (before[:, wall] + world.half_m) / world.cell_m
     outside = cell_index(world, out_col, out_row) % cells
     shaded = np.clip((z - world_lit.shadow.ravel()[outside]) / 1.5, 0, 1)
     sun_east, sun_south, sun_up = world_lit.sensor.sun

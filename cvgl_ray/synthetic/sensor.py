@@ -36,6 +36,7 @@ class Make:
 
 ORBIT = Make((1.1, 0.92, 0.8), (0.33, 0.36, 0.39), 1.2)  # dark and cool, in a dry season
 DRONE = Make((0.9, 1.08, 1.0), (0.48, 0.45, 0.42), 0.95)  # bright and warm, in a green one
+STREET = Make((1.0, 1.05, 0.9), (0.46, 0.46, 0.47), 1.0)  # a car's: under an open sky
 SURVEY = Make((1.16, 0.98, 0.86), (0.40, 0.41, 0.41), 0.9)  # a map's: even, neutral, late in a dry summer
 
 

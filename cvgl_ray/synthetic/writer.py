@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,8 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.progress import progress
 from cvgl_ray.synthetic.flight import render_place
 from cvgl_ray.synthetic.sensor import Picture
+
+Item = TypeVar("Item")
 
 GENERATOR = 1  # to be raised whenever the same parameters would give other pictures
 MARKER = "world.json"
@@ -72,29 +75,30 @@ def write_world(
         "image_size": image_size,
         "seed": seed,
     }
-    _check_range({**parameters, "processes": processes})
+    check_range({**parameters, "processes": processes}, LIMITS)
     if is_complete(root, parameters):
         return
     write_bytes(root / MARKER, marker(parameters, complete=False))
     jobs = list(_jobs(root, places, test_places, distractors, views, image_size, seed))
     with progress("rendering", len(jobs), "places") as advance:
-        for _ in _written(jobs, processes):
+        for _ in in_processes(_write_place, jobs, processes):
             advance(1)
     write_bytes(root / MARKER, marker(parameters, complete=True))
 
 
-def _written(jobs: list[Job], processes: int) -> Iterator[None]:
+def in_processes(write: Callable[[Item], None], jobs: list[Item], processes: int) -> Iterator[None]:
     """Write all places, yielding after each."""
     if processes == 1:
-        yield from map(_write_place, jobs)
+        yield from map(write, jobs)
         return
     # Spawned, not forked: the caller may hold threads and locks.
     with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_write_place, jobs)
+        yield from pool.map(write, jobs)
 
 
-def _check_range(numbers: dict[str, int]) -> None:
-    for name, (low, high) in LIMITS.items():
+def check_range(numbers: dict[str, int], limits: dict[str, tuple[int, int]]) -> None:
+    """Raise InputError for a number outside its limits, lowest and highest by name."""
+    for name, (low, high) in limits.items():
         if not low <= numbers[name] <= high:
             raise InputError(f"{name} is {numbers[name]}, give a whole number from {low} to {high}")
 
@@ -152,12 +156,13 @@ def _write_place(job: Job) -> None:
         return
     nadir, obliques = render_place(job.seed, job.index, job.views, job.image_size)
     for paths, picture in zip((*drone, satellite), (*obliques, nadir), strict=True):
-        encoded = _jpeg(picture)
+        encoded = jpeg(picture)
         for path in paths:
             write_bytes(path, encoded)
 
 
-def _jpeg(picture: Picture) -> bytes:
+def jpeg(picture: Picture) -> bytes:
+    """A picture as a file's bytes."""
     buffer = BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=92, subsampling=0)
     return buffer.getvalue()

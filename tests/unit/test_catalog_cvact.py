@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 from trees import splits, touch
 
 from cvgl_ray.catalog import layouts
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.protocols import directions
+from cvgl_ray.evaluation.relevance import judged
 
 IDS = ["-aaaaaaaaaaaaaaaaaaaaa", "_bbbbbbbbbbbbbbbbbbbbb", "ccccccccccccccccccccc_"]
 
@@ -28,7 +30,7 @@ def root(tmp_path):
         tmp_path / "ACT_data.mat",
         {
             "panoIds": np.array(IDS),
-            "utm": np.zeros((3, 2)),
+            "utm": np.array([[0.0, 0.0], [695000.0, 6090000.0], [695003.0, 6090003.9]]),
             "trainSet": {"trainNum": 1, "trainInd": column[:1]},
             "valSet": {"valNum": 1, "valInd": column[1:2]},
             "valSetAll": {"valNum": 2, "valInd": column[1:]},
@@ -56,6 +58,33 @@ def test_the_test_set(root):
     labels = layouts.load_labels("cvact-test", str(root), catalog)
     assert labels.place_ids(queries).tolist() == labels.place_ids(gallery).tolist() == IDS[1:]
     assert labels.place_ids([street(IDS[0]), tile(IDS[0])]).tolist() == [IDS[0]] * 2
+
+
+def test_on_the_test_set_whatever_lies_within_five_metres_is_right(root):
+    """The two test places are 4.9 m apart: each panorama has two right tiles, each tile two panoramas."""
+    catalog = layouts.scan("cvact-test", str(root), "street", "satellite")
+    labels = layouts.load_labels("cvact-test", str(root), catalog)
+    for direction in directions(catalog, "street", "satellite"):
+        right = judged(direction.queries, direction.gallery, labels).right
+        assert right.number.tolist() == [2, 2]
+    values = loadmat(root / "ACT_data.mat", simplify_cells=True)
+    values["utm"][2, 1] += 0.2  # 5.02 m
+    savemat(root / "ACT_data.mat", {name: value for name, value in values.items() if name[0] != "_"})
+    labels = layouts.load_labels("cvact-test", str(root), catalog)
+    for direction in directions(catalog, "street", "satellite"):
+        right = judged(direction.queries, direction.gallery, labels).right
+        assert right.number.tolist() == [1, 1]
+        assert right.rows.tolist() == [0, 1]
+
+
+def test_a_test_set_without_positions_is_one_sentence(root):
+    catalog = layouts.scan("cvact-test", str(root), "street", "satellite")
+    values = loadmat(root / "ACT_data.mat", simplify_cells=True)
+    savemat(
+        root / "ACT_data.mat", {name: values[name] for name in values if name[0] != "_" and name != "utm"}
+    )
+    with pytest.raises(InputError, match=r"has no positions .'utm'.: its utm has metres east and north"):
+        layouts.load_labels("cvact-test", str(root), catalog)
 
 
 def test_a_file_of_another_form_is_refused(root):

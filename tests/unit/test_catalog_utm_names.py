@@ -1,11 +1,13 @@
 """Names with UTM coordinates: who is right by metres, and where references lie."""
 
 import pytest
+import torch
 from pyproj import Transformer
 from trees import coordinates, splits, touch
 
 from cvgl_ray.catalog import layouts
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.protocols import directions, judge_direction
 
 
 def named(east, north, rest="@@@@@@"):
@@ -64,3 +66,20 @@ def test_other_names_are_refused(tmp_path):
         scan(tmp_path)
     with pytest.raises(InputError, match="has no folder train, val or test"):
         scan(tmp_path / "test" / "queries")
+
+
+def test_views_of_one_spot_count_once_where_the_layout_says_so(tmp_path):
+    """Three views of one wrong spot come first; the right one is second among spots, fourth among images."""
+    views = [named(500_000, 5_300_000, f"@@@@@{heading}@") for heading in (0, 120, 240)]
+    right_one = named(500_400, 5_300_000)
+    touch(tmp_path / "test", f"queries/{named(500_405, 5_300_000)}", f"database/{right_one}")
+    touch(tmp_path / "test", *(f"database/{name}" for name in views))
+    catalog, plain = scan(tmp_path)
+    spotted = layouts.load_labels("utm-spots", str(tmp_path), catalog)
+    direction = directions(catalog, "street", "satellite")[0]
+    scores = [0.1 if name.endswith(right_one) else 0.9 for name in direction.gallery.image_ids]
+    gallery = torch.tensor(scores)[:, None]
+    for labels, rank, counted in ((plain, 4, 4), (spotted, 2, 2)):
+        figures, results = judge_direction(direction, torch.ones(1, 1), gallery, labels)
+        assert results.first_rank.tolist() == [rank - 1]
+        assert figures["gallery"] == counted

@@ -53,6 +53,29 @@ def test_pairs_say_the_same_as_places():
     assert n.tolist() == [0, 0, 0]
 
 
+def test_references_of_one_spot_count_once_at_the_rank_of_their_best():
+    query = torch.tensor([[1.0], [1.0]])
+    gallery = torch.tensor([[0.9], [0.8], [0.7], [0.6], [0.5], [0.4]])
+    spots = np.array(["x", "x", "y", "z", "y", "z"])
+    pairs = of_pairs(np.array([0, 0, 1, 1]), np.array([5, 3, 2, 5]), 2)  # z; y and z
+    ((ranks, n),) = relevant_ranks(query, gallery, pairs, spots)
+    assert n.tolist() == [1, 2]
+    assert ranks[0, 0] == 2  # behind x and y, not behind three images
+    assert ranks[1].tolist() == [1, 2]
+
+
+def test_spots_of_one_image_each_change_nothing():
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(7, 4, generator=generator), torch.randn(20, 4, generator=generator)
+    pairs = of_pairs(np.arange(14) // 2, np.arange(14), 7)
+    for (own, _), (other, _) in zip(
+        relevant_ranks(query, gallery, pairs),
+        relevant_ranks(query, gallery, pairs, np.arange(20)[::-1]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(own, other)
+
+
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_embeddings_that_are_not_finite_are_refused(side, value):

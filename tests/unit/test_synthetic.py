@@ -1,13 +1,15 @@
 """The procedural world: its raster arithmetic, its plans, its two cameras, its folders."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.synthetic import render_place, write_world
+from cvgl_ray.synthetic import render_place, write_streets, write_world
 from cvgl_ray.synthetic.camera import Pose, nadir, oblique
 from cvgl_ray.synthetic.canvas import (
     CELL_M,
@@ -21,9 +23,10 @@ from cvgl_ray.synthetic.canvas import (
     stations,
 )
 from cvgl_ray.synthetic.fields import box_mean, fractal_noise, shadow_height, shifted
-from cvgl_ray.synthetic.sensor import Lit, Sensor, illuminate
+from cvgl_ray.synthetic.panorama import panorama
+from cvgl_ray.synthetic.sensor import STREET, Lit, Sensor, draw_sensor, illuminate
 from cvgl_ray.synthetic.streets import clip, crooked_blocks
-from cvgl_ray.synthetic.world import World
+from cvgl_ray.synthetic.world import World, raise_world
 
 SMALL = {"places": 2, "test_places": 1, "distractors": 1, "views": 2, "image_size": 24, "seed": 7}
 
@@ -305,3 +308,47 @@ def test_a_folder_of_anything_else_is_refused_and_kept(small_world: Path, tmp_pa
         write_world(tmp_path, **SMALL)
     with pytest.raises(InputError, match=r"holds no world\.json"):
         write_world(tmp_path / "photo.txt", **SMALL)
+
+
+# Streets
+
+
+def test_streets_are_two_folders_and_labels_apart(tmp_path: Path) -> None:
+    write_streets(tmp_path / "a", places=3, image_size=32, seed=5)
+    write_streets(tmp_path / "b", places=2, image_size=32, seed=5, turned=True, field_of_view=90)
+    rows = (tmp_path / "a" / "labels.csv").read_text().splitlines()[1:]
+    tiles, strips = ({row.split(",")[0]: row.split(",")[1] for row in rows[n::2]} for n in (0, 1))
+    assert list(tiles.values()) == list(strips.values())
+    assert {Path(name).stem for name in tiles}.isdisjoint({Path(name).stem for name in strips})
+    for number, name in enumerate(list(strips)[:2]):
+        whole, narrow = (np.asarray(Image.open(tmp_path / folder / name), int) for folder in "ab")
+        assert whole.shape == (16, 64, 3)
+        assert narrow.shape == (16, 16, 3)
+        heading = np.random.default_rng([5, number, 2]).uniform(0, 360)
+        expected = np.roll(whole, -round(heading / 360 * 64), axis=1)[:, 24:40]
+        assert np.abs(narrow - expected).mean() < 12  # but for the JPEGs' own noise
+    with pytest.raises(InputError, match="field_of_view is 5, give a whole number from 10 to 360"):
+        write_streets(tmp_path / "c", places=1, field_of_view=5)
+
+
+def test_a_panorama_sees_a_wall_where_it_stands() -> None:
+    """A wall of 10 m, 14 m to the east of the camera: as wide and as high as it should be."""
+    canvas = Canvas()
+    canvas.pave(rectangle((0, 0), 0, HALF_M, HALF_M), Ground.PAVEMENT)
+    box = Building((17.5, 0), 0.0, 3.5, 10.5, 10.0, Roof.FLAT, (250, 10, 10), (250, 10, 10), bay_m=0.0)
+    canvas.erect(box, [rectangle((17.5, 0), 0, 3.5, 10.5)])
+    world = raise_world(canvas, np.zeros((CELLS, CELLS), np.float32), np.random.default_rng(0))
+    sensor = dataclasses.replace(draw_sensor(np.random.default_rng(0), STREET), noise=0.0, haze_m=1e9)
+    lit = illuminate(world, sensor, np.random.default_rng(0))
+    strip = panorama(world, lit, (0.0, 0.0, 2.5), (256, 64), np.random.default_rng(0)).astype(int)
+    red = strip[..., 0] > 1.6 * strip[..., 2]
+    columns = np.flatnonzero(red.any(0))
+    half = np.degrees(np.arctan2(10.5, 14)) / 360 * 256  # of its width, about the east in column 192
+    assert abs(columns.min() - (192 - half)) <= 2
+    assert abs(columns.max() - (191 + half)) <= 2
+    rows = np.flatnonzero(red[:, 192])
+    assert abs(rows.min() - (32 - np.degrees(np.arctan2(7.5, 14)) / 360 * 256)) <= 1.5
+    assert abs(rows.max() - (31 + np.degrees(np.arctan2(2.5, 14)) / 360 * 256)) <= 1.5
+    blue = strip[:, 64, 2] > strip[:, 64, 0]  # sky in the west, grey ground below
+    assert blue[:20].all()
+    assert not blue[44:].any()
