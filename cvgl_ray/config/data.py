@@ -9,7 +9,7 @@ from cvgl_ray.config.section import Count, CountOrZero, Section
 Layout = Literal[
     "auto", "university1652", "folders", "cvusa", "cvact", "cvact-test", "vigor-same", "vigor-cross",
     "sues200", "sues200-150", "sues200-200", "sues200-250", "sues200-300", "denseuav", "gta-same",
-    "gta-cross", "utm",
+    "gta-cross", "utm", "utm-spots",
 ]  # fmt: skip
 
 

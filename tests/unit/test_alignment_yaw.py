@@ -154,7 +154,7 @@ def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
     from cvgl_ray.catalog import layouts
     from cvgl_ray.config import load_config
     from cvgl_ray.distributed.alignment import why_not_aligned
-    from cvgl_ray.distributed.cells import extract_cells
+    from cvgl_ray.distributed.cells import Maker, extract_cells
     from cvgl_ray.synthetic import write_streets
 
     write_streets(tmp_path / "w", places=2, image_size=32, field_of_view=90)
@@ -171,7 +171,8 @@ def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
     )
     assert why_not_aligned(config, 200, 200) == ""
     catalog = layouts.scan("folders", str(tmp_path / "w"), "street", "satellite")
-    stores, directions = extract_cells(catalog, config, tmp_path / "cells")
+    maker = Maker.of(config.backbone, config.cells.layer)
+    stores, directions = extract_cells(catalog, config, tmp_path / "cells", maker=maker)
     assert directions is not None  # of the cells of a band, wider than 96 channels
     assert len(directions) == 96
     [query], [reference] = (
