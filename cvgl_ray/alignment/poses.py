@@ -104,7 +104,7 @@ def score_pairs(
     banks = [references[width] for width in tried]
     with torch.inference_mode():
         if candidates is None:
-            firsts = range(0, len(references[0]), BLOCK)
+            firsts = range(0, len(banks[0]), BLOCK)
             blocks = ([cells.of(slice(first, first + BLOCK)) for cells in banks] for first in firsts)
             return Found.joined([laid(query, block) for block in blocks], axis=1)
         each = enumerate(candidates)

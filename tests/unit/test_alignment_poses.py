@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from fields import Field
 
-from cvgl_ray.alignment.poses import score_pairs
+from cvgl_ray.alignment.poses import BLOCK, score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
 from cvgl_ray.alignment.refine import refine
 from cvgl_ray.features.cells import Cells
@@ -82,6 +82,17 @@ def test_candidates_get_what_all_get():
     some = score_pairs(query, references, prior, candidates)
     np.testing.assert_allclose(some.score, np.take_along_axis(every.score, candidates, 1), atol=1e-6)
     np.testing.assert_array_equal(some.width, np.take_along_axis(every.width, candidates, 1))
+
+
+def test_of_a_width_that_is_left_out_nothing_is_looked_at_but_the_other_width_is_whole():
+    query, few, many = random_cells(2, 2, 4, 1), random_cells(2, 1, 5, 2), random_cells(BLOCK + 7, 1, 4, 3)
+    prior = PosePrior.flat(2, 2)
+    prior = replace(prior, width=np.array([-np.inf, 0.0]))
+    found = score_pairs(query, [few, many], prior)  # as an actor is given what is left out
+    each = score_pairs(query, [many, many], prior, np.tile(np.arange(len(many)), (2, 1)))
+    assert found.score.shape == (2, BLOCK + 7)
+    np.testing.assert_allclose(found.score, each.score, rtol=1e-5)
+    assert (found.width == 1).all()
 
 
 @pytest.mark.parametrize(
