@@ -28,6 +28,7 @@ from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import label_free_scores
 from cvgl_ray.em.retrieval import Banks, Retriever, training_banks
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.store import fingerprint
 from cvgl_ray.features.views import row_digests
 from cvgl_ray.storage.files import file_digest, sync
 
@@ -48,6 +49,17 @@ class BundledAlignment:
     learned: Learned
     directions: torch.Tensor | None
     recipes: dict[str, Any]
+
+    def check(self, made: Mapping[str, Any]) -> None:
+        """Raise InputError unless cells are made by these recipes, of its views or of some."""
+        known = {view: fingerprint(recipe) for view, recipe in self.recipes.items()}
+        other = sorted(view for view, recipe in made.items() if known.get(view) != fingerprint(recipe))
+        if other:
+            reason = "are of another kind than" if self.recipes else "cannot be compared with"
+            raise InputError(
+                f"cells of view {other[0]!r} as they are made here {reason} those the bundle learned of; "
+                "train again, or use the configuration, and the weights, that trained it"
+            )
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,8 @@ def _data(
     stores, directions = extract_cells(
         catalog, config, root, address, maker=maker, directions=directions, known=known
     )
+    if learned is not None:
+        learned.check(stores.recipes)
     return AlignedData(stores, views, directions)
 
 

@@ -20,17 +20,25 @@ class Exchange:
     match: str = ""  # that is going on; any other is over
     asks: list[Ask] = field(default_factory=list)
     answers: dict[int, Answer] = field(default_factory=dict)  # to the last ask, by shard
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    changed: threading.Condition = field(default_factory=threading.Condition)  # its lock may be taken twice
 
     def begin(self, match: str) -> None:
-        """Begin a match; who still waits in an earlier one is let go. "" ends the last."""
+        """Begin a match; who still waits in an earlier one is let go."""
         with self.changed:
             self.match, self.asks, self.answers = match, [], {}
             self.changed.notify_all()
 
+    def end(self, match: str) -> None:
+        """End a match, unless another one has begun: those who wait in it are let go."""
+        with self.changed:
+            if match == self.match:
+                self.begin("")
+
     def ask_each(self, match: str, ask: Ask) -> list[Answer]:
         """The answer of every shard. Raises LeftError where the match is over before all have answered."""
         with self.changed:
+            if match != self.match:
+                raise LeftError
             self.answers = {}
             self.asks.append(ask)
             self.changed.notify_all()
@@ -45,7 +53,8 @@ class Exchange:
         Returns how many it has heard by then and what it is asked, or None where the match is over.
         """
         with self.changed:
-            if answer is not None and match == self.match:
+            # An answer that comes twice, over a broken connection, is none to a later ask.
+            if answer is not None and match == self.match and heard == len(self.asks):
                 self.answers[shard] = answer
                 self.changed.notify_all()
             while match == self.match:

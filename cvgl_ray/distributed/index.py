@@ -1,55 +1,37 @@
 """The central index: it knows where the rows of all workers lie, lets them search, and answers pseudo-labels.
 
-Each worker is a shard: it searches its own share of the references for all queries, on its own device. The
-actor merges what they find, [n, k], and matches; it never holds a row, but where images are aligned.
+Each worker is a shard: it searches its own share of the references for all queries, on its own device (see
+`asking`). The actor merges what they find, [n, k], and matches; it never holds a row, but where images are
+aligned.
 """
 
-import logging
+import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import ray
-import torch.distributed as dist
-from ray.exceptions import RayActorError
 
 from cvgl_ray.alignment.cell_learning import cell_learning
 from cvgl_ray.alignment.learned import Learned, learned_of
 from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import Learning
 from cvgl_ray.distributed.align import Alignment, ClusterScore
-from cvgl_ray.distributed.exchange import Answer, Exchange
+from cvgl_ray.distributed.exchange import Answer, Exchange, LeftError
 from cvgl_ray.distributed.resources import place, use_threads
-from cvgl_ray.em import collective
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.neighbourhood import Graphs, linked
-from cvgl_ray.em.rounds import EStepRows, Matcher, RoundRows, match_by
-from cvgl_ray.errors import GaveUpError
+from cvgl_ray.em.rounds import EStepRows, RoundRows, match_by
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.search.approximate import chosen
-from cvgl_ray.search.sharded import (
-    AskEach,
-    Block,
-    Views,
-    assemble,
-    block_sizes,
-    cut,
-    in_shards,
-    search_shard,
-)
+from cvgl_ray.search.sharded import AskEach, Block, Views, assemble, block_sizes, in_shards
 from cvgl_ray.search.topk import Nearest
 from cvgl_ray.search.views import Search
 
-log = logging.getLogger(__name__)
-
-TRIES = 3  # of one round's matching
 RESTARTS = 10  # of the actor in the life of a training, whose nodes may come and go
 WAITING = 64  # threads of the actor beyond one per worker, for those that still wait in an earlier match
-
-Rows = Callable[[int, slice], np.ndarray]  # view, which rows -> frozen features, normalised [n, D] float32
 
 
 class Frozen(NamedTuple):
@@ -77,13 +59,6 @@ class Matched:
     learned: Learned | None = None
 
 
-@dataclass(frozen=True)
-class Died:
-    """What a worker hears instead of pseudo-labels where the actor's process died over them."""
-
-    reason: str
-
-
 class IndexActor:
     """Knows where one round's embeddings of all workers lie, and matches by what the workers find in them.
 
@@ -98,7 +73,9 @@ class IndexActor:
         self.graphs: Graphs | None = None  # of the frozen features
         self.score: ClusterScore | None = None  # where images are aligned
         self.round = -1
-        self.shares: dict[int, Share] = {}
+        self.shares: dict[int, Share] = {}  # by rank, of the match that is to be opened
+        self.opened: tuple[str, list[Share]] = "", []  # the last match, and what it is about
+        self.adding, self.matching = threading.Lock(), threading.Lock()
 
     def begin(self) -> None:
         """A worker has started; see `rounds_done`."""
@@ -106,21 +83,31 @@ class IndexActor:
 
     def add(self, number: int, rank: int, share: Share) -> None:
         """Take one worker's share of a round; a new round's first share forgets the last round."""
-        if number != self.round:
-            self.round, self.shares = number, {}
-        self.shares[rank] = share
+        with self.adding:
+            if number != self.round:
+                self.round, self.shares = number, {}
+            self.shares[rank] = share
 
     def open(self, number: int, workers: int) -> str:
-        """Begin the match of a round and name it; "" where a restart has lost some worker's share."""
-        if number != self.round or len(self.shares) < workers:
-            return ""
-        name = uuid.uuid4().hex
-        self.exchange.begin(name)
-        return name
+        """Begin the match of a round and name it; "" where a restart has lost some worker's share.
+
+        Of more workers, who were there before some were lost, nothing is taken.
+        """
+        with self.adding:
+            if number != self.round or any(rank not in self.shares for rank in range(workers)):
+                return ""
+            self.opened = uuid.uuid4().hex, [self.shares[rank] for rank in range(workers)]
+            self.shares = {}
+        self.exchange.begin(self.opened[0])
+        return self.opened[0]
 
     def next(self, match: str, shard: int, heard: int, answer: Answer | None) -> tuple[int, Any] | None:
         """See Exchange."""
         return self.exchange.next(match, shard, heard, answer)
+
+    def end(self, match: str) -> None:
+        """See Exchange."""
+        self.exchange.end(match)
 
     def match(self, name: str, alignment: Alignment | None = None) -> Matched:
         """Pseudo-labels of the round whose match was opened under this name.
@@ -128,20 +115,24 @@ class IndexActor:
         alignment: what images are laid on each other by, besides their embeddings, as the last round left it.
         """
         use_threads(self.threads)  # of this thread
-        shares = [self.shares[rank] for rank in range(len(self.shares))]
-        try:
-            matched = self._matched(shares, partial(self.exchange.ask_each, name), alignment)
-        finally:
-            if self.exchange.match == name:
-                self.exchange.begin("")  # the workers need wait no longer
-        self.shares = {}  # the object store is rid of them during the M-step
-        return matched
+        with self.matching:  # one at a time: an earlier one may still align, though its workers are gone
+            opened, shares = self.opened
+            if opened != name:
+                raise LeftError
+            try:
+                return self._matched(shares, partial(self.exchange.ask_each, name), alignment)
+            finally:
+                self.exchange.end(name)  # the workers need wait no longer
+                if self.opened[0] == name:  # the object store is rid of the rows during the M-step
+                    self.opened = "", []
 
     def _matched(self, shares: Sequence[Share], ask_each: AskEach, alignment: Alignment | None) -> Matched:
         estep, first = self.learning.estep, shares[0]
         if estep.neighbourhood and self.graphs is None:
-            counts = len(first.query_rows), len(first.reference_rows)
-            self.graphs = self._graph(QUERY, counts, ask_each), self._graph(REFERENCE, counts, ask_each)
+            self.graphs = (
+                self._graph(QUERY, len(first.query_rows), len(shares), ask_each),
+                self._graph(REFERENCE, len(first.reference_rows), len(shares), ask_each),
+            )
         views = (
             [block for share in shares for block in share.query],
             [block for share in shares for block in share.reference],
@@ -161,9 +152,9 @@ class IndexActor:
         aligner.level()
         return Matched(labels, learned_of(aligner))
 
-    def _graph(self, view: int, counts: tuple[int, int], ask_each: AskEach) -> Any:
+    def _graph(self, view: int, count: int, workers: int, ask_each: AskEach) -> Any:
         """Who is near whom in the frozen features of a view."""
-        count, workers, blocks, start = counts[view], len(self.shares), [], 0
+        blocks, start = [], 0
         for size in block_sizes(count, self.dims, workers):
             blocks.append(Block(Frozen(view, start, start + size), size))
             start += size
@@ -194,101 +185,3 @@ def start_index(learning: Learning, dims: int, workers: int, memory: int, thread
     remote = ray.remote(max_restarts=RESTARTS, max_task_retries=-1, **options)(IndexActor)
     actor: Any = remote.remote(learning, dims, threads)
     return actor
-
-
-def index_matcher(actor: Any, frozen: Rows, device: str, alignment: Alignment | None = None) -> Matcher:
-    """A matcher that asks the actor and searches for it; all workers call it once per round.
-
-    frozen: this worker's frozen features; device: where it searches; alignment: see `IndexActor.match`; each
-    round leaves in it what was learned.
-    """
-
-    def fetch(handle: Any) -> np.ndarray:
-        if isinstance(handle, Frozen):
-            return frozen(handle.view, slice(handle.start, handle.stop))
-        rows: np.ndarray = ray.get(handle)
-        return rows
-
-    def matcher(number: int, rows: EStepRows) -> PseudoLabels:
-        query, reference = _stored(rows.query), _stored(rows.reference)
-        dims = rows.query.shape[1]
-        share = Share(rows.query_rows, rows.reference_rows, query, reference, dims, share=rows.share)
-        reason = "its process was restarted"
-        for _ in range(TRIES):
-            answer = _ask(actor, number, share, alignment, partial(search_shard, fetch=fetch, device=device))
-            if isinstance(answer, Matched):
-                if alignment is not None:
-                    alignment.state = answer.learned
-                return answer.labels
-            reason = answer.reason if answer else reason
-        raise GaveUpError(
-            f"the index gave up round {number} after {TRIES} tries: {reason}; the usual cause is too little "
-            "memory, and a larger node, or workers on more nodes, help"
-        )
-
-    return matcher
-
-
-def _ask(
-    actor: Any,
-    number: int,
-    share: Share,
-    alignment: Alignment | None,
-    search: Callable[[int, Any], Answer],
-) -> Matched | Died | None:
-    """Hand over this worker's share, search what it is asked and hear the answer, the same on all workers.
-
-    Rank 0 alone opens the match and asks for it, so that they agree even if the actor dies in between.
-    """
-    try:
-        ray.get(actor.add.remote(number, collective.rank(), share))
-    except RayActorError as error:  # it has no restart left
-        raise GaveUpError(f"the index died {RESTARTS + 1} times: {first_line(error)}") from error
-    if collective.world_size() > 1:
-        dist.barrier()
-    answer: Matched | Died | None = None
-    once = {"max_task_retries": 0}
-    match, matching = "", None
-    if collective.rank() == 0:
-        try:
-            match = ray.get(actor.open.options(**once).remote(number, collective.world_size()))
-            matching = actor.match.options(**once).remote(match, alignment) if match else None
-        except RayActorError as error:
-            answer = Died(first_line(error))
-    match = collective.from_rank_zero(match)
-    if match:
-        _serve(actor.next.options(**once), match, search)
-    if matching is not None:
-        try:
-            answer = ray.get(matching)
-        except RayActorError as error:
-            answer = Died(first_line(error))
-    heard: Any = collective.from_rank_zero(answer)
-    assert heard is None or isinstance(heard, Matched | Died)
-    return heard
-
-
-def _serve(ask_next: Any, match: str, search: Callable[[int, Any], Answer]) -> None:
-    """Search what the match asks of this worker, until it is over or the actor's process has died."""
-    heard, answer, shard = 0, None, collective.rank()
-    while True:
-        try:
-            asked = ray.get(ask_next.remote(match, shard, heard, answer))
-        except RayActorError:
-            return
-        if asked is None:
-            return
-        heard, ask = asked
-        answer = search(shard, ask)
-
-
-def first_line(error: RayActorError) -> str:
-    """Ray's sentence about a dead actor, and the system's reason where it gives one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if "exit" in line.lower() or "memory" in line.lower()]
-    return " ".join(dict.fromkeys([*lines[:1], *reasons[:1]]))
-
-
-def _stored(rows: np.ndarray) -> list[Block]:
-    """Put rows into the object store."""
-    return [Block(ray.put(part), len(part)) for part in cut(rows, 1)]

@@ -109,13 +109,14 @@ class _Laying:
             stores = stored_cells(wanted, self.alignment.recipes, root, known)
             if stores is not None:
                 return stores
-        directions = self.alignment.directions
-        return extract_cells(
+        stores, _ = extract_cells(
             wanted,
             self.config,
             root,
             self.address,
             maker=self.maker,
-            directions=directions,
+            directions=self.alignment.directions,
             known=known,
-        )[0]
+        )
+        self.alignment.check(stores.recipes)
+        return stores

@@ -28,6 +28,7 @@ from cvgl_ray.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
+BYTES_PER_ANSWER = 1200  # of 32 candidates, three times while answers are merged
 BYTES_PER_ROW = 3000  # of some 64 pairs per row, with their scores, neighbours' matches and sorting keys
 
 
@@ -117,7 +118,6 @@ def fit_on_workers(
         memory=_index_bytes(data, config, aligned=alignment is not None),
         threads=threads,
     )
-    filesystem, storage_path = resolve(storage)
     writer = RoundWriter(str(logs.resolve()), configuration_table(config))
     trainer = _Trainer(
         worker,
@@ -134,21 +134,8 @@ def fit_on_workers(
             "staging": str(staging.resolve()),
         },
         torch_config=NoGroup(),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=_workers(config.run),  # type: ignore[arg-type]
-            use_gpu=config.run.gpu,
-            resources_per_worker=dict(training_need(config.run).each),
-            placement_strategy="SPREAD",  # over as many nodes as there are
-        ),
-        run_config=ray.train.RunConfig(
-            storage_path=storage_path,
-            storage_filesystem=filesystem,
-            name=name,
-            failure_config=ray.train.FailureConfig(max_failures=config.run.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
-            callbacks=[_NoRetry(), writer],  # type: ignore[list-item]
-        ),
+        scaling_config=_scaling(config.run),
+        run_config=_run_config(storage, name, config.run.max_failures, writer),
     )
     try:
         with show_rounds(actor, config.mstep.rounds, training_need(config.run)):
@@ -162,12 +149,13 @@ def fit_on_workers(
 def _index_bytes(data: TrainingData, config: Config, *, aligned: bool) -> int:
     """What the index holds at a time: candidates; with alignment cells, embeddings, all pairs' scores too."""
     queries, references = len(data.query_ids), len(data.reference_ids)
-    held = BYTES_PER_ROW * (queries + references)
+    # Each worker, as a shard, answers for all queries.
+    held = BYTES_PER_ROW * (queries + references) + BYTES_PER_ANSWER * config.run.workers * queries
     if not aligned:
         return held
     width = config.adapter.width or data.centre.shape[1]
     held += 4 * (width * (queries + references) + 3 * queries * references)
-    return held + bytes_needed(config.alignment, queries, references)
+    return held + bytes_needed(config.alignment, queries, references, strips=config.strips)
 
 
 class _NoRetry(ray.train.UserCallback):
@@ -187,10 +175,29 @@ class _Trainer(ray.train.torch.TorchTrainer):
         pass
 
 
-def _workers(run: Run) -> int | tuple[int, int]:
+def _run_config(storage: str, name: str, failures: int, writer: RoundWriter) -> ray.train.RunConfig:
+    """Where a run keeps its account, and how many failures it survives."""
+    filesystem, storage_path = resolve(storage)
+    return ray.train.RunConfig(
+        storage_path=storage_path,
+        storage_filesystem=filesystem,
+        name=name,
+        failure_config=ray.train.FailureConfig(max_failures=failures),
+        checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
+        callbacks=[_NoRetry(), writer],  # type: ignore[list-item]
+    )
+
+
+def _scaling(run: Run) -> ray.train.ScalingConfig:
     """How many workers, or how few and how many: Ray Train then goes on with what the cluster has."""
     fewest, most = run.min_workers, run.workers
-    return (fewest, most) if 0 < fewest < most else most
+    return ray.train.ScalingConfig(
+        num_workers=(fewest, most) if 0 < fewest < most else most,  # type: ignore[arg-type]
+        use_gpu=run.gpu,
+        resources_per_worker=dict(training_need(run).each),
+        placement_strategy="SPREAD",  # over as many nodes as there are
+    )
 
 
 def _cause(error: Exception) -> BaseException:

@@ -20,7 +20,7 @@ from ray.train.backend import Backend
 
 from cvgl_ray.config import Learning
 from cvgl_ray.distributed.align import Alignment
-from cvgl_ray.distributed.index import index_matcher
+from cvgl_ray.distributed.asking import index_matcher
 from cvgl_ray.distributed.resources import node_cores, use_threads
 from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_learner

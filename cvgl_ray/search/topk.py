@@ -141,7 +141,7 @@ def nearest(
         rows = np.hstack([rows, np.ones((len(rows), 1), np.float32)])
         others = np.hstack([others, -hubness[:, None]])
     scores, ids = faiss.knn(rows, others, k, faiss.METRIC_INNER_PRODUCT)
-    return Nearest(ids, scores)
+    return Nearest(ids, np.where(ids < 0, np.float32(-np.inf), scores))  # such as of NaN
 
 
 def _with_own(near: Nearest, hubness: np.ndarray | None) -> Nearest:

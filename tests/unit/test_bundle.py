@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cvgl_ray.bundle import ARRAYS, Bundle, load_bundle, save_bundle
+from cvgl_ray.bundle import ARRAYS, Bundle, BundledAlignment, load_bundle, save_bundle
 from cvgl_ray.config import Config
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
@@ -137,3 +137,12 @@ def test_a_tampered_description(tmp_path, change, reason):
     edit(tmp_path / "b" / "config.json", change)
     with pytest.raises(InputError, match=f"cannot be read.*{reason}|{reason}"):
         load_bundle(tmp_path / "b")
+
+
+def test_cells_of_another_kind_than_learned_of_are_refused():
+    learned = BundledAlignment({}, None, {"drone": {"layer": 7}, "satellite": {"layer": 7}})
+    learned.check({"drone": {"layer": 7}})
+    with pytest.raises(InputError, match="view 'satellite' as they are made here are of another kind"):
+        learned.check({"drone": {"layer": 7}, "satellite": {"layer": 9}})
+    with pytest.raises(InputError, match="cannot be compared with those the bundle learned of"):
+        BundledAlignment({}, None, {}).check({"drone": {"layer": 7}})

@@ -38,7 +38,9 @@ def test_every_shard_answers_what_it_is_asked_in_the_order_of_the_shards():
         for k in (3, 4):  # three workers, but rows for two shards alone
             answers = exchange.ask_each("one", replace(ASK, k_query=k))
             assert [answer[0].near.scores[0, 0] for answer in answers] == [10 * k, 10 * k + 1]
-        exchange.begin("")
+        exchange.end("another")  # which is not going on
+        assert exchange.match == "one"
+        exchange.end("one")
         assert [worker.result(LIMIT_S) for worker in workers] == [[3, 4], [3, 4], []]
 
 
@@ -54,3 +56,23 @@ def test_a_match_that_is_begun_anew_lets_the_old_one_go():
         assert waiting.result(LIMIT_S) is None
     assert exchange.next("one", 0, 0, found(1)) is None  # too late, and not taken for an answer to "two"
     assert exchange.answers == {}
+
+
+def test_an_answer_that_comes_twice_is_none_to_the_next_ask():
+    exchange = Exchange()
+    exchange.begin("one")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(exchange.ask_each, "one", replace(ASK, shards=1))
+        heard, _ = exchange.next("one", 0, 0, None)
+        pool.submit(
+            exchange.next, "one", 0, heard, found(7)
+        )  # waits behind the one thread, and is heard later
+        with exchange.changed:
+            exchange.answers[0] = found(7)
+            exchange.changed.notify_all()
+        assert asking.result(LIMIT_S)[0][0].near.scores[0, 0] == 7
+        exchange.asks.append(replace(ASK, shards=1, k_query=2))
+        exchange.answers = {}
+        assert exchange.next("one", 0, heard, found(7)) == (2, exchange.asks[1])
+        assert exchange.answers == {}
+        exchange.end("one")
