@@ -165,7 +165,7 @@ def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
             "backbone.name=test_resnet",
             "backbone.pretrained=false",
             "backbone.image_size=[32, 128]",
-            "alignment.headings=8",
+            "alignment.headings=16",
             "pretransform.query.field_of_view=90",
         ),
     )
@@ -178,6 +178,6 @@ def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
     [query], [reference] = (
         stores.load(view, catalog.select(view=view).image_ids) for view in ("street", "satellite")
     )
-    assert query.maps.shape == reference.maps.shape == (2, 1, 4 * 96, 1, 8)
-    assert query.masks.flatten().tolist() == [False] * 3 + [True] * 2 + [False] * 3
+    assert query.maps.shape == reference.maps.shape == (2, 1, 4 * 96, 1, 16)
+    assert query.masks.flatten().tolist() == [False] * 6 + [True] * 4 + [False] * 6
     assert reference.masks.all()
