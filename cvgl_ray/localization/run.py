@@ -31,6 +31,7 @@ from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
 from cvgl_ray.localization.work import Work, WorkHere
 from cvgl_ray.maps.geomap import GeoMap
+from cvgl_ray.maps.video import holds_videos
 from cvgl_ray.reports.tensorboard import configuration_table
 from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import file_digest, write_json
@@ -67,16 +68,18 @@ def localize_map(
 ) -> Answer:
     """Localise photos on a map and leave locations.csv, .geojson, report.html, metrics.json and a bundle.
 
-    What can be refused is refused before a model is made; frames of videos are written once the folder is
-    held and known to be no other run's. Raises InputError.
+    What can be refused is refused before a model is made, and before there is a folder. Where there are
+    videos, whose frames are written to it, it is held first and known to be no other run's. Raises InputError.
     """
+    frames = None if is_uri(str(output)) else Path(output) / "frames"
+    inputs = None if frames and holds_videos(request.photos) else _checked(config, request)
     bundle = None if request.bundle is None else load_cell_bundle(request.bundle)
     with run_folder.opened(output) as folder:
         more = {"crs": request.crs}
         if request.bundle is not None:
             more["bundle"] = file_digest((request.bundle / "config.json").read_bytes())
         run_record.check_claim(folder.path, "localize", config, more)
-        inputs = _checked(config, request, None if is_uri(str(output)) else folder.path / "frames")
+        inputs = inputs or _checked(config, request, frames)
         model, recipe = _model(config, bundle)
         run_record.claim(folder.path, "localize", config, more)
         cells = Path(request.cache) if request.cache else folder.path / "cells"

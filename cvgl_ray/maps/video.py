@@ -22,6 +22,11 @@ def is_video(name: str) -> bool:
     return name.lower().endswith(VIDEO_SUFFIXES)
 
 
+def holds_videos(paths: Sequence[str]) -> bool:
+    """Whether there is a video among files and in folders of this machine."""
+    return any(_videos_at(path) for path in paths)
+
+
 def list_with_frames(paths: Sequence[str], folder: Path, every_s: float) -> list[Photo]:
     """As `photos.list_photos`, and of the videos among the files and in the folders a frame every `every_s`.
 
