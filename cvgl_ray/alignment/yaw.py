@@ -33,7 +33,8 @@ def score_strips(
     """
     width = query.maps.shape[-1]
     count = query.masks[:, 0, 0].sum(-1).clamp(min=1).float()
-    spectra = _spectra(reference, device)
+    wanted, places = _wanted(candidates, len(reference))
+    spectra = _spectra(reference.of(wanted), device)
     tried = np.flatnonzero(prior.heading > -np.inf)
     bonus = torch.full((width,), -torch.inf)
     bonus[torch.from_numpy(tried)] = prior.bonus(0, tried, np.zeros(1))[:, 0, 0]
@@ -42,7 +43,11 @@ def score_strips(
     with torch.inference_mode():
         for number in range(len(query)):
             one = _spectra(query.of(slice(number, number + 1)), device)
-            chosen = spectra if candidates is None else spectra[:, torch.from_numpy(candidates[number])]
+            chosen = spectra
+            if candidates is not None:
+                at = places[candidates[number]]
+                if not np.array_equal(at, np.arange(spectra.shape[1])):  # all of them need no copy
+                    chosen = spectra[:, torch.from_numpy(at)]
             product = torch.bmm(chosen.conj(), one.transpose(1, 2))[..., 0]  # [f, k]
             sums = torch.fft.irfft(product.T, n=width)
             scores = sums * count[number if len(count) > 1 else 0].rsqrt() - float(prior.level[0])
@@ -65,6 +70,15 @@ def aligned_sectors(
         sides[0].append(first[:, where].T)
         sides[1].append(second[:, where].T)
     return torch.cat(sides[0]), torch.cat(sides[1])
+
+
+def _wanted(candidates: np.ndarray | None, references: int) -> tuple[np.ndarray | slice, np.ndarray]:
+    """The rows of the reference that are anyone's candidate, and the place of each row among them."""
+    named = np.ones(references, dtype=bool)
+    if candidates is not None:
+        named[:] = False
+        named[candidates] = True
+    return slice(None) if named.all() else np.flatnonzero(named), np.cumsum(named) - 1
 
 
 def _spectra(cells: Cells, device: torch.device | str) -> torch.Tensor:

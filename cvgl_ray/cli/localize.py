@@ -1,6 +1,7 @@
 """The command that localises: photos on a map, or single images among a gallery's references."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ def _on_map(
 ) -> None:
     if not output:
         raise InputError("--output is missing: give a folder for locations.csv and report.html")
+    if not math.isfinite(every):
+        raise InputError(f"--every is {every}: give a finite number of seconds")
     read_tree(config_path, overrides)
     from cvgl_ray.localization.request import Request
     from cvgl_ray.localization.run import frozen, load_map_config

@@ -20,6 +20,7 @@ ONLY = {
     "turned": ("streets",),
     "field_of_view": ("streets",),
 }
+NARROWEST_ALIGNED = 26  # degrees: four of the 56 sectors that strips are aligned by
 
 
 @click.command()
@@ -79,6 +80,8 @@ def synth(context: click.Context, output: Path, flight: bool, streets: bool, **g
         sets = ["--config", "experiments/street_panorama.toml", "--set", f"dataset.root={output}"]
         if used["field_of_view"] < 360:
             sets += ["--set", f"pretransform.query.field_of_view={used['field_of_view']}"]
+        if used["field_of_view"] < NARROWEST_ALIGNED:
+            sets += ["--set", "alignment.use=no"]
         click.echo(f"streets: {output}\nnext:    {printing.command('train', *sets, '--output', run)}")
         return
     if flight:

@@ -20,7 +20,9 @@ def compare(first: str, second: str) -> None:
     """Test whether two runs differ: A and B are folders of `train` or `evaluate`, or their metrics.json.
 
     Both are judged on the same queries, one by one. The table has B less A with its 95 % interval (bootstrap)
-    and p: of R@k by McNemar's exact test, of other figures by exchanging the two runs at random.
+    and p: of R@k by McNemar's exact test where every query is its own spot; else, and of other figures, by
+    exchanging the two runs' results of whole spots at random. Of the galleries only the size is checked:
+    whether they hold the same references is not known here.
     """
     from cvgl_ray.evaluation.query_table import compared, read_query_table
     from cvgl_ray.reports.comparison import comparison_table

@@ -95,7 +95,7 @@ class Pretransform(Section):
     """central crops, as shares of the side, averaged; auto: as alignment finds the grounds' widths, or what
     is recommended without alignment: 0.85, 0.7 and 0.55 of queries, the whole of references"""
     field_of_view: float = Field(default=360.0, gt=0.0, le=360.0)
-    """degrees of the circle that a panorama shows, about where its middle looks"""
+    """degrees of the circle that a panorama shows, about where its middle looks; 10 or more"""
     flip: bool = False
     """also the mirrored image"""
 

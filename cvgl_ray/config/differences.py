@@ -64,7 +64,7 @@ def _made_by(config: Config, seeded: bool) -> dict[str, Any]:
     views = config.model_dump(
         include={
             "dataset": {"query_view", "reference_view"},
-            "alignment": {"side", "headings", "widths"},
+            "alignment": {"side", "bands", "headings", "widths"},
             "cells": {"layer"},
         }
     )

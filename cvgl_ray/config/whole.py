@@ -25,6 +25,10 @@ STRIP_DEFAULTS: dict[str, Any] = {
 }
 
 
+NARROWEST_DEG = 10  # of a strip: the rest of its circle is filled by repeating it
+FEWEST_SECTORS = 4  # that a query's strip is compared by; one that it holds in part is none
+
+
 class Config(Section):
     """The whole configuration of a run."""
 
@@ -84,7 +88,33 @@ class Config(Section):
             raise ValueError(
                 f"strips have one width, alignment.widths = [1.0], found {self.alignment.widths}"
             )
+        if strip:
+            self._sectors_fit()
         return self
+
+    def _sectors_fit(self) -> None:
+        """Raise ValueError where a strip is too narrow, or so are its sectors, to be compared."""
+        views = {"query": self.pretransform.query, "reference": self.pretransform.reference}
+        seen = {f"pretransform.{name}.field_of_view": view.field_of_view for name, view in views.items()}
+        for key, degrees in seen.items():
+            if degrees < NARROWEST_DEG:
+                raise ValueError(f"{key} is {degrees:g} degrees of a strip: give {NARROWEST_DEG} to 360")
+        if self.alignment.use == "no":
+            return
+        headings = self.alignment.headings
+        if headings < 3:
+            raise ValueError(f"alignment.headings is {headings}, and strips need 3 sectors or more to align")
+        (key, degrees), (other, whole) = seen.items()
+        if degrees < FEWEST_SECTORS * 360 / headings:
+            raise ValueError(
+                f"{key} is {degrees:g} degrees, fewer than {FEWEST_SECTORS} of the alignment.headings = "
+                f'{headings} sectors of the circle: give more headings, or set alignment.use = "no"'
+            )
+        if whole < 360:
+            raise ValueError(
+                f"{other} is {whole:g} degrees, and strips are aligned with references of the whole circle: "
+                'leave it out, or set alignment.use = "no"'
+            )
 
 
 def _names_a_strip(tree: Any) -> bool:

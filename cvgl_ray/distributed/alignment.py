@@ -84,10 +84,11 @@ def align_data_set(
     if data is None:
         log.info("alignment: none, since %s", reason)
         return _with(config, config.pretransform.settled()), None
-    log.info(
-        "alignment: about %.0f CPU minutes per round",
-        _cpu_minutes(config.alignment, len(images[0]), len(images[1])),
-    )
+    if not config.strips:  # whose round is a product per sector, which no one waits for
+        log.info(
+            "alignment: about %.0f CPU minutes per round",
+            _cpu_minutes(config.alignment, len(images[0]), len(images[1])),
+        )
     auto = any("auto" in (view.crops, view.orientations) for view in _both(config.pretransform))
     if auto:
         chosen = _chosen(config.alignment, data, usable, output, address)

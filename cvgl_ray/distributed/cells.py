@@ -1,34 +1,33 @@
 """Bring the store of cells up to date with a catalog: what images are laid on each other by."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Backbone, CellLayer, Config
+from cvgl_ray.distributed.cell_directions import fewer, found_directions, sample
 from cvgl_ray.distributed.extract import bring, file_digests_of
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.batches import Batch, missing_batches, run_here
+from cvgl_ray.features.batches import missing_batches
 from cvgl_ray.features.cell_batches import CellWork, Variants
 from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
-from cvgl_ray.features.cell_projection import CHANNELS, projection
+from cvgl_ray.features.cell_projection import CHANNELS
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.preparing import Preparing
-from cvgl_ray.features.store import FEATURE, FeatureStore, fingerprint
+from cvgl_ray.features.store import FEATURE, FeatureStore
 from cvgl_ray.features.strip_cells import Sectors, StripWork
-from cvgl_ray.storage.files import file_digest, write_atomically
+from cvgl_ray.storage.files import file_digest
 from cvgl_ray.storage.known_files import KnownFiles
 
 log = logging.getLogger(__name__)
 
 Made = Mapping[str, Any]  # Variants or Sectors by view
 FEW_CELLS = 64  # images that are done before Ray would have started: a photo and its candidates, say
-SAMPLE = 64  # images per view, of which directions of wide cells are found
 
 
 @dataclass(frozen=True)
@@ -145,8 +144,8 @@ def extract_cells(
     variants, work_of = _makers(config, model)
     digests = file_digests_of(catalog.uris, known or root, config.features.verify, address)
     if directions is None and model.channels > CHANNELS:
-        few = work_of({view: _fewer(made) for view, made in variants.items()}, None)
-        directions = _directions(root, maker.recipe, few, _sample(catalog, digests, variants))
+        few = work_of({view: fewer(made) for view, made in variants.items()}, None)
+        directions = found_directions(root, maker.recipe, few, sample(catalog, digests, variants))
     stores = {
         view: FeatureStore(root, view, _recipe(maker.recipe, made, directions))
         for view, made in variants.items()
@@ -205,57 +204,3 @@ def _recipe(
     if isinstance(variants, Sectors):
         return {**recipe, "strip": variants.recipe(), "directions": kept}
     return {**recipe, "sides": list(variants.sides), "headings": list(variants.headings), "directions": kept}
-
-
-def _directions(
-    root: Path,
-    recipe: dict[str, Any],
-    work: CellWork | StripWork,
-    images: Sequence[Batch],
-) -> torch.Tensor:
-    """Principal directions of the cells of a sample of both views' images, found once and kept below root."""
-    name = fingerprint({**recipe, "sample": [batch["digests"] for batch in images]})
-    path = root / f"directions-{name}.npy"
-    if not path.exists():
-        cells = []
-        for made in run_here(images, work):
-            if made["refused"] or not len(made["digests"]):
-                raise InputError(made["refused"] or f"no image of view {made['view']!r} can be read")
-            variants = work.variants[made["view"]]
-            rows, stride = made["features"], work.model.stride
-            cells.append(
-                [variants.parts(rows)] if isinstance(variants, Sectors) else variants.cells(rows, stride)
-            )
-        found = projection(cells[0], cells[1])
-        assert found is not None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: _save(temporary, found))
-    return torch.from_numpy(np.load(path))
-
-
-def _save(path: Path, directions: torch.Tensor) -> None:
-    with path.open("wb") as file:
-        np.save(file, directions.numpy())
-
-
-def _sample(catalog: Catalog, digests: Sequence[str], views: Iterable[str]) -> list[Batch]:
-    """A batch of a few images per view: the first by their digests, which are as good as drawn."""
-    batches = []
-    for view in views:
-        named = {
-            digest: uri
-            for own, digest, uri in zip(catalog.rows["view"].to_pylist(), digests, catalog.uris, strict=True)
-            if own == view and not digest.startswith("!")
-        }
-        chosen = sorted(named)[:SAMPLE]
-        uris = [named[digest] for digest in chosen]
-        batches.append({"view": view, "digests": chosen, "image_ids": chosen, "uris": uris})
-    return batches
-
-
-def _fewer(variants: Variants | Sectors) -> Variants | Sectors:
-    """One size and a few headings of them."""
-    if isinstance(variants, Sectors):
-        return variants
-    step = max(1, len(variants.headings) // 4)
-    return Variants((variants.sides[len(variants.sides) // 2],), variants.headings[::step])

@@ -71,10 +71,7 @@ def localize(
     aligned = None if config.features.table or config.alignment.use == "no" else bundle.alignment
     count = top if aligned is None else min(len(rows), max(top, config.alignment.candidates))
     indices, similarities = (part.numpy() for part in top_k(asked_side, side, count))
-    answers = [
-        [{"row": row, "similarity": score} for row, score in zip(best, scores, strict=True)]
-        for best, scores in zip(indices.tolist(), similarities.tolist(), strict=True)
-    ]
+    answers = _answers(indices, similarities)
     if aligned is not None:
         from cvgl_ray.distributed.localize_aligned import (
             align_candidates,  # here: Ray, which few images need not
@@ -90,6 +87,14 @@ def localize(
     return [
         {"query": name, "references": [_described(rows[one.pop("row")], one) for one in answer[:top]]}
         for name, answer in zip(names, answers, strict=True)
+    ]
+
+
+def _answers(indices: np.ndarray, similarities: np.ndarray) -> list[list[dict[str, Any]]]:
+    """Per query its best rows [Q, k], best first."""
+    return [
+        [{"row": row, "similarity": score} for row, score in zip(best, scores, strict=True)]
+        for best, scores in zip(indices.tolist(), similarities.tolist(), strict=True)
     ]
 
 

@@ -76,7 +76,8 @@ def read_query_table(address: str | Path) -> pa.Table:
 def compared(first: pa.Table, second: pa.Table) -> dict[str, dict[str, dict[str, Difference]]]:
     """{direction: {model: {figure: Difference}}} of the models that both have, figures in percent.
 
-    Raises InputError where they share none, and where they asked other queries, or searched other galleries.
+    Raises InputError where they share none, and where they asked other queries, or searched other galleries,
+    which are known by their size alone.
     """
     keys = [dict.fromkeys(_keys(table)) for table in (first, second)]
     both = [key for key in keys[0] if key in keys[1]]

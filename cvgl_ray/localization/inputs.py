@@ -14,7 +14,7 @@ from cvgl_ray.localization.priors import positions
 from cvgl_ray.maps.flights import Flight, group_flights
 from cvgl_ray.maps.geomap import GeoMap, open_map
 from cvgl_ray.maps.photos import list_photos
-from cvgl_ray.maps.video import list_with_frames
+from cvgl_ray.maps.video import is_video, list_with_frames
 
 OWN_GPS = "exif"  # in place of a truth's file: the photos' own GPS
 NAMED = 5  # photos, or odd things, that a note names
@@ -41,11 +41,17 @@ def open_inputs(
     """Open the map and read what the photos say of themselves.
 
     frames: folder that takes a frame of each video every `every_s` seconds; None: videos are no photos.
-    Raises InputError as `open_map`, `list_photos` and `extract_frames` do, and where no photo's file can be
+    Raises InputError as `open_map`, `list_photos` and `list_with_frames` do, and where no photo's file can be
     read.
     """
-    geomap = open_map(list(maps), crs)
     given = list(photos)
+    video = next((path for path in given if is_video(path)), None)
+    if frames is None and video is not None:
+        raise InputError(
+            f"{video!r} is a video, whose frames are kept in the run's folder: give a local --output to "
+            "cvgl-ray localize, not a URI"
+        )
+    geomap = open_map(list(maps), crs)
     listed = list_photos(given) if frames is None else list_with_frames(given, frames, every_s)
     files = open_photos(listed)
     if all(photo.reason for photo in files):

@@ -10,11 +10,12 @@ import torch
 
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.errors import InputError
+from cvgl_ray.evaluation.truth import read_truth
 from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
 from cvgl_ray.features.recipe import check_backbone
 from cvgl_ray.localization.cell_bundle import CellBundle, check_recipe, load_cell_bundle, save_cell_bundle
 from cvgl_ray.localization.charts import write_charts
-from cvgl_ray.localization.inputs import Inputs, check_truth, load_truth, open_inputs, truth_notes
+from cvgl_ray.localization.inputs import OWN_GPS, Inputs, check_truth, load_truth, open_inputs, truth_notes
 from cvgl_ray.localization.job import Localized, localize_photos
 from cvgl_ray.localization.notes import outcome_notes, parameters
 from cvgl_ray.localization.outputs import (
@@ -30,6 +31,7 @@ from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.rows import locations
 from cvgl_ray.localization.work import Work, WorkHere
 from cvgl_ray.maps.geomap import GeoMap
+from cvgl_ray.maps.video import holds_videos
 from cvgl_ray.reports.tensorboard import configuration_table
 from cvgl_ray.storage import run_folder, run_record
 from cvgl_ray.storage.files import file_digest, write_json
@@ -66,15 +68,18 @@ def localize_map(
 ) -> Answer:
     """Localise photos on a map and leave locations.csv, .geojson, report.html, metrics.json and a bundle.
 
-    What can be refused is refused before a model is made. Raises InputError.
+    What can be refused is refused before a model is made, and before there is a folder. Where there are
+    videos, whose frames are written to it, it is held first and known to be no other run's. Raises InputError.
     """
-    inputs = _checked(config, request, None if is_uri(str(output)) else Path(output) / "frames")
+    frames = None if is_uri(str(output)) else Path(output) / "frames"
+    inputs = None if frames and holds_videos(request.photos) else _checked(config, request)
     bundle = None if request.bundle is None else load_cell_bundle(request.bundle)
     with run_folder.opened(output) as folder:
         more = {"crs": request.crs}
         if request.bundle is not None:
             more["bundle"] = file_digest((request.bundle / "config.json").read_bytes())
         run_record.check_claim(folder.path, "localize", config, more)
+        inputs = inputs or _checked(config, request, frames)
         model, recipe = _model(config, bundle)
         run_record.claim(folder.path, "localize", config, more)
         cells = Path(request.cache) if request.cache else folder.path / "cells"
@@ -132,6 +137,8 @@ def _checked(config: Config, request: Request, frames: Path | None = None) -> In
     """All that can be refused before a model is made; frames: see `open_inputs`."""
     check_kinds(request.write)
     check_backbone(config.backbone)
+    if request.truth and request.truth != OWN_GPS:
+        read_truth(request.truth)  # a file that is none is refused before videos are decoded
     inputs = open_inputs(request.maps, request.photos, config.prior, request.crs, frames, request.every_s)
     check_truth(request.truth, inputs, config.prior)
     scales = searched_scales(config.cells, inputs.geomap)

@@ -22,36 +22,47 @@ def is_video(name: str) -> bool:
     return name.lower().endswith(VIDEO_SUFFIXES)
 
 
+def holds_videos(paths: Sequence[str]) -> bool:
+    """Whether there is a video among files and in folders of this machine."""
+    return any(_videos_at(path) for path in paths)
+
+
 def list_with_frames(paths: Sequence[str], folder: Path, every_s: float) -> list[Photo]:
     """As `photos.list_photos`, and of the videos among the files and in the folders a frame every `every_s`.
 
-    The frames are written to `folder`. Raises InputError as `list_photos` and `extract_frames`.
+    The frames are written to `folder`. Raises InputError as `list_photos` and `extract_frames`, and where two
+    videos have the same path below the folders that were given.
     """
+    videos = [_videos_at(path) for path in paths]
+    if any(videos):
+        unique(video for some in videos for video in some)  # else one's frames would replace the other's
     photos: list[Photo] = []
-    for path in paths:
-        inside = Path(path)
-        videos = [inside] if is_video(path) else sorted(p for p in inside.rglob("*") if is_video(p.name))
-        frames = [photo for video in videos for photo in extract_frames(video, folder, every_s)]
-        photos += frames if frames and not _holds_photos(inside) else [*frames, *list_photos(path)]
+    for path, some in zip(paths, videos, strict=True):
+        frames = [one for name, video in some for one in extract_frames(Path(video), folder, every_s, name)]
+        photos += frames if frames and not _holds_photos(Path(path)) else [*frames, *list_photos(path)]
     return unique(photos)
 
 
-def extract_frames(path: Path, folder: Path, every_s: float) -> list[Photo]:
-    """One frame of a video every so many seconds, as JPEG files in `folder`, in order.
+def extract_frames(path: Path, folder: Path, every_s: float, name: str = "") -> list[Photo]:
+    """One frame of a video every so many seconds, as JPEG files below `folder`, in order.
 
     A subtitle file beside the video (the same name, .srt) gives each frame position, height, angles and
-    time, as EXIF and XMP. Image ids are `<video's name>_t<milliseconds>ms.jpg`: a last number, so that the
-    frames of a video without subtitles are a flight too.
-    Raises InputError if PyAV is not installed, the video cannot be decoded, or `every_s` is not positive.
+    time, as EXIF and XMP. Image ids are `<name>_t<milliseconds>ms.jpg`: a last number, so that the frames of
+    a video without subtitles are a flight too. name: the video's, its file's where empty; may have folders.
+    Raises InputError if there is no such file, PyAV is not installed, the video cannot be decoded, or
+    `every_s` is not positive.
     """
     if not (math.isfinite(every_s) and every_s > 0):
         raise InputError(f"a frame every {every_s} seconds was asked for: give a positive number of seconds")
+    if not path.is_file():
+        raise InputError(f"there is no video {str(path)!r}: give a file or a folder of this machine")
     records = read_subtitles(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    name = name or path.name
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     photos = []
     try:
         for seconds, image in _frames(path, every_s):
-            image_id = f"{path.name}_t{round(1000 * seconds):09d}ms.jpg"
+            image_id = f"{name}_t{round(1000 * seconds):09d}ms.jpg"
             info = frame_info(records, seconds)
             image.save(folder / image_id, quality=QUALITY, exif=exif_bytes(info), xmp=xmp_bytes(info))
             photos.append(Photo(image_id, str(folder / image_id)))
@@ -88,6 +99,14 @@ def frame_info(records: list[SrtRecord], seconds: float) -> PhotoInfo:
         gimbal_roll_deg=record.gimbal_roll_deg,
         time=time,
     )
+
+
+def _videos_at(path: str) -> list[Photo]:
+    """The video that an address names, or those in its folder, by the names that photos would have."""
+    if is_video(path) and not Path(path).is_dir():
+        return [Photo(Path(path).name, path)]
+    found = sorted(file for file in Path(path).rglob("*") if is_video(file.name) and not file.is_dir())
+    return [Photo(file.relative_to(path).as_posix(), str(file)) for file in found]
 
 
 def _holds_photos(path: Path) -> bool:

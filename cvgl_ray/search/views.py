@@ -143,7 +143,7 @@ def stack(parts: Sequence[Found]) -> Found:
 
 
 def merge_found(shards: Sequence[Found], first_ids: Sequence[int], k: int) -> Found:
-    """What was found for the same rows in several shards of the other view; see `exact.merge`."""
+    """What was found for the same rows in several shards of the other view; see `topk.merge`."""
     near = merge([shard.near for shard in shards], first_ids, k)
     owner = np.searchsorted(first_ids, np.maximum(near.best(), 0), side="right") - 1
     cosine = np.stack([shard.cosine for shard in shards])[owner, np.arange(len(owner))]

@@ -204,5 +204,5 @@ def test_frames_of_a_video_are_photos_among_the_others(world: Path, tmp_path: Pa
     frames = [f"clip.mp4_t{second:06d}000ms.jpg" for second in (0, 2, 4)]
     assert [photo.image_id for photo in inputs.photos] == sorted([*frames, *NAMES[:2]])
     assert tuple(frames) in [flight.image_ids for flight in inputs.flights]
-    with pytest.raises(InputError, match="is no photo of a kind that is read"):
+    with pytest.raises(InputError, match=r"is a video, .* give a local --output"):
         open_inputs([str(world / "map.tif")], asked, CONFIG.prior)

@@ -67,6 +67,9 @@ def test_the_search_is_the_naive_loop(width, seen, scale):
     some = score_pairs(query, [reference], prior, candidates)
     np.testing.assert_allclose(some.score, np.take_along_axis(found.score, candidates, 1), atol=1e-6)
     np.testing.assert_array_equal(some.heading, np.take_along_axis(found.heading, candidates, 1))
+    for few in (candidates[1:], np.array([[0, 1, 2, 3], [3, 2, 1, 0]])):  # not all, and all in two orders
+        some = score_pairs(query.of(slice(1, 3)), [reference], prior, few)
+        np.testing.assert_allclose(some.score, np.take_along_axis(found.score[1:], few, 1), atol=1e-6)
 
 
 def test_a_known_yaw_is_found_and_its_sectors_laid_on_each_other():
@@ -165,7 +168,7 @@ def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
             "backbone.name=test_resnet",
             "backbone.pretrained=false",
             "backbone.image_size=[32, 128]",
-            "alignment.headings=8",
+            "alignment.headings=16",
             "pretransform.query.field_of_view=90",
         ),
     )
@@ -178,6 +181,10 @@ def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
     [query], [reference] = (
         stores.load(view, catalog.select(view=view).image_ids) for view in ("street", "satellite")
     )
-    assert query.maps.shape == reference.maps.shape == (2, 1, 4 * 96, 1, 8)
-    assert query.masks.flatten().tolist() == [False] * 3 + [True] * 2 + [False] * 3
+    assert query.maps.shape == reference.maps.shape == (2, 1, 4 * 96, 1, 16)
+    assert query.masks.flatten().tolist() == [False] * 6 + [True] * 4 + [False] * 6
     assert reference.masks.all()
+    # Other strips of the same images have directions of their own, wherever they lie.
+    other = config.model_copy(update={"alignment": config.alignment.model_copy(update={"bands": 2})})
+    extract_cells(catalog, other, tmp_path / "cells", maker=maker)
+    assert len(list((tmp_path / "cells").glob("directions-*.npy"))) == 2

@@ -131,6 +131,10 @@ def test_no_command_shows_the_help(run):
             ["localize", "--bundle", "b", "--gallery", "g", "--query", "q", "--top", "0"],
             "0 is not in the range x>=1",
         ),
+        (
+            ["localize", "--map", "m", "--output", "x", "--query", "q", "--every", "nan"],
+            "--every is nan: give a finite number of seconds",
+        ),
         (["config", "adaptor"], "there is no section 'adaptor' (did you mean 'adapter'?)"),
         (["synth", "--output", "s3://b/w"], "'s3://b/w' is a URI, and this takes a folder of this machine"),
         (["evaluate", "--output", "x", "--bundle", "s3://b/w"], "'s3://b/w' is a URI, and this takes"),

@@ -40,6 +40,8 @@ def test_strips_have_defaults_of_their_own_which_a_key_overrides():
         None, (*STRIPS, "backbone.image_size=[64, 256]", "pretransform.query.orientations=8")
     )
     assert (config.backbone.image_size, config.pretransform.query.orientations) == ((64, 256), 8)
+    narrow = load_config(None, (*STRIPS, "pretransform.query.field_of_view=10", "alignment.use=no"))
+    assert narrow.pretransform.query.field_of_view == 10
 
 
 @pytest.mark.parametrize("kind", ["attenuation", "linear"])
@@ -177,6 +179,20 @@ def test_an_override_of_another_form_is_refused(override):
         (["backbone.image_size=[64, 256]"], r"'plane'\] and image_size \(64, 256\)"),
         ([*STRIPS, "backbone.rings=[0.5]"], r"configuration: rings .*set backbone\.rings = \[\]"),
         ([*STRIPS, "backbone.crop_fraction=0.9"], r"crop_fraction need projection \"plane\""),
+        (
+            [*STRIPS, "pretransform.query.field_of_view=0.01", "alignment.use=no"],
+            r"query\.field_of_view is 0\.01 degrees of a strip: give 10 to 360",
+        ),
+        ([*STRIPS, "pretransform.query.field_of_view=25"], "fewer than 4 of the alignment.headings = 56"),
+        ([*STRIPS, "alignment.headings=1"], "alignment.headings is 1, and strips need 3 sectors or more"),
+        (
+            [
+                *STRIPS,
+                "pretransform.reference.projection=panorama",
+                "pretransform.reference.field_of_view=90",
+            ],
+            r"reference\.field_of_view is 90 degrees, and strips are aligned with .* the whole circle",
+        ),
     ],
 )
 def test_an_impossible_combination_is_refused(overrides, message):

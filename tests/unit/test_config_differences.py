@@ -50,6 +50,7 @@ def test_where_things_lie_and_how_retrieval_compares_may_change(tmp_path):
         ((), "backbone.pooling=max", r"backbone\.pooling was 'mean', now 'max'"),
         ((), "backbone.precision=bfloat16", r"backbone\.precision was 'float32', now 'bfloat16'"),
         ((), "pretransform.query.crops=[1.0]", r"pretransform\.query\.crops was "),
+        ((), "alignment.bands=2", r"alignment\.bands was 4, now 2"),
         ((), "estep.scores=cosine", r"estep\.scores was 'csls', now 'cosine'"),
         ((), "dataset.query_view=street", r"dataset\.query_view was 'drone', now 'street'"),
         ((), "features.table=t.parquet", r"features\.of was 'images', now 'a table'"),

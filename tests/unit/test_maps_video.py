@@ -5,11 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from cvgl_ray.config import Config
 from cvgl_ray.errors import InputError
+from cvgl_ray.localization.request import Request
+from cvgl_ray.localization.run import localize_map
+from cvgl_ray.maps import video
 from cvgl_ray.maps.flights import Flight, group_flights
 from cvgl_ray.maps.srt import parse_srt, record_at
 from cvgl_ray.maps.video import extract_frames, is_video, list_with_frames
+from cvgl_ray.storage import run_folder
 
 MODERN = """1
 00:00:00,000 --> 00:00:00,033
@@ -68,9 +74,36 @@ def test_a_video_is_refused_in_a_sentence(tmp_path: Path) -> None:
     assert not is_video("DJI_0001.JPG")
     with pytest.raises(InputError, match="positive number of seconds"):
         extract_frames(tmp_path / "clip.mp4", tmp_path / "frames", 0)
+    with pytest.raises(InputError, match=r"there is no video '.*clip\.mp4'"):
+        list_with_frames([str(tmp_path / "clip.mp4")], tmp_path / "frames", 1.0)
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     with pytest.raises(InputError, match=r"cannot be decoded|need PyAV"):
         extract_frames(tmp_path / "clip.mp4", tmp_path / "frames", 1.0)
+
+
+def test_two_videos_of_one_name_are_refused_or_told_apart_by_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for card in ("a", "b"):
+        (tmp_path / card).mkdir()
+        (tmp_path / card / "DJI_0001.MP4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"two photos are called 'DJI_0001\.MP4'"):
+        list_with_frames([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "frames", 1.0)
+    frames = iter([(0.0, Image.new("RGB", (4, 4), colour)) for colour in ("red", "blue")])
+    monkeypatch.setattr(video, "_frames", lambda *_: [next(frames)])
+    photos = list_with_frames([str(tmp_path)], tmp_path.parent / "frames", 1.0)
+    assert [photo.image_id for photo in photos] == [
+        f"{card}/DJI_0001.MP4_t000000000ms.jpg" for card in ("a", "b")
+    ]
+    colours = [Image.open(photo.uri).getpixel((1, 1)) for photo in photos]
+    assert colours[0][0] > 200 > colours[0][2]
+    assert colours[1][2] > 200 > colours[1][0]
+
+
+def test_no_frame_goes_into_a_folder_that_another_run_holds(tmp_path: Path) -> None:
+    asked = Request(["none.tif"], ["none.mp4"])
+    with run_folder.opened(tmp_path / "run"), pytest.raises(InputError, match="another run is writing to"):
+        localize_map(Config(), asked, tmp_path / "run")
 
 
 def test_frames_of_a_video_carry_their_subtitles(tmp_path: Path) -> None:
