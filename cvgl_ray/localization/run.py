@@ -69,7 +69,7 @@ def localize_map(
     """Localise photos on a map and leave locations.csv, .geojson, report.html, metrics.json and a bundle.
 
     What can be refused is refused before a model is made, and before there is a folder. Where there are
-    videos, whose frames are written to it, it is held first and known to be no other run's. Raises InputError.
+    videos, whose frames are written to it, it is held first and is no other run's. Raises InputError.
     """
     frames = None if is_uri(str(output)) else Path(output) / "frames"
     inputs = None if frames and holds_videos(request.photos) else _checked(config, request)
