@@ -11,10 +11,10 @@ import torch
 
 from cvgl_ray.config import Loss, MStep
 from cvgl_ray.em.adapters import Attenuation, LinearAdapter, ViewCentred
+from cvgl_ray.em.build import build_objective
 from cvgl_ray.em.closed_form import fit_attenuation
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.em.objective import Objective
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 
@@ -32,7 +32,7 @@ class CellLearning(Protocol):
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """See `em.closed_form.pair_attenuation`."""
+    """See `em.closed_form.fit_attenuation`."""
 
     shrinkage: float = 0.5
 
@@ -67,15 +67,7 @@ class ByGradient:
     def fit(self, adapter: ViewCentred, query: torch.Tensor, reference: torch.Tensor) -> None:
         """See CellLearning. Raises InputError where the loss is no longer finite."""
         assert isinstance(adapter, LinearAdapter)
-        objective = Objective(
-            adapter,
-            temperature=self.mstep.temperature,
-            learn_temperature=self.mstep.learn_temperature,
-            label_smoothing=self.mstep.label_smoothing,
-            reconstruction_kind=self.loss.reconstruction,
-            reconstruction_weight=self.loss.reconstruction_weight,
-            orthogonality_weight=self.loss.orthogonality_weight,
-        )
+        objective = build_objective(adapter, self.mstep, self.loss)
         learner = GradientLearner(objective, self.mstep.model_copy(update={"rounds": 1}))
         rng = np.random.default_rng(self.seed)
         learner.m_step(_each_other(len(query)), query.numpy(), reference.numpy(), rng)

@@ -14,7 +14,7 @@ EIGHTY = 1.794  # standard deviations of one axis within which 80 % of the point
 # Share of a photo's side by which whole photos are off, whatever their parts agree on: roofs and trees lean
 # away from the point below each camera, and maps are registered to a metre or two (experiments/LOG.md).
 COMMON = 0.017
-STRETCHED = 3.0
+STRETCHED = 3.0  # how far off a corner may be, in half diagonals of the photo at its middle's scale
 
 
 class Place(NamedTuple):

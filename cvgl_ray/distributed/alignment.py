@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Config, Pretransform, Pretransforms
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
-from cvgl_ray.distributed.cells import Maker, bytes_needed, extract_cells, stored_cells
+from cvgl_ray.distributed.cells import Maker, bytes_needed, cells_as_learned, extract_cells
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.store import fingerprint
@@ -138,26 +139,14 @@ def cells_for(
 def _data(
     config: Config, catalog: Catalog, output: Path, address: str, bundle: Bundle | None = None
 ) -> AlignedData:
-    """Of an untrained alignment, or as a bundle's cells were made: without a model where all are stored."""
+    """Of an untrained alignment, or of one that a bundle has learned."""
     known, root = Path(config.features.cache or output / "features"), cells_root(config, output)
     views = config.dataset.query_view, config.dataset.reference_view
-    learned = None if bundle is None else bundle.alignment
-    directions = None if learned is None else learned.directions
-    if (
-        bundle is not None
-        and learned is not None
-        and learned.recipes
-        and bundle.trusts(config.backbone, verify=config.features.verify)
-    ):
-        stores = stored_cells(catalog, learned.recipes, root, known)
-        if stores is not None:
-            return AlignedData(stores, views, directions)
-    maker = Maker.of(config.backbone, config.cells.layer)
-    stores, directions = extract_cells(
-        catalog, config, root, address, maker=maker, directions=directions, known=known
-    )
-    if learned is not None:
-        learned.check(stores.recipes)
+    maker = partial(Maker.of, config.backbone, config.cells.layer)
+    if bundle is not None and bundle.alignment is not None:
+        stores = cells_as_learned(catalog, bundle, config, root, address, maker=maker, known=known)
+        return AlignedData(stores, views, bundle.alignment.directions)
+    stores, directions = extract_cells(catalog, config, root, address, maker=maker(), known=known)
     return AlignedData(stores, views, directions)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cvgl_ray.bundle import Bundle
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Backbone, CellLayer, Config
 from cvgl_ray.distributed.cell_directions import fewer, found_directions, sample
@@ -175,6 +176,34 @@ def stored_cells(
     if unknown or missing_batches(catalog, digests, stores, max(1, len(catalog))):
         return None
     return CellStores(stores, _by_view(catalog, digests))
+
+
+def cells_as_learned(
+    catalog: Catalog,
+    bundle: Bundle,
+    config: Config,
+    root: Path,
+    address: str,
+    *,
+    maker: Callable[[], Maker],
+    known: Path,
+) -> CellStores:
+    """The catalog's cells as a bundle that has learned to align compares them: stored, or made now.
+
+    maker: the model, asked for only where some are not stored; the rest: see `extract_cells`. Raises
+    InputError where they come out as another kind than the bundle learned of.
+    """
+    learned = bundle.alignment
+    assert learned is not None
+    if learned.recipes and bundle.trusts(config.backbone, verify=config.features.verify):
+        stores = stored_cells(catalog, learned.recipes, root, known)
+        if stores is not None:
+            return stores
+    stores, _ = extract_cells(
+        catalog, config, root, address, maker=maker(), directions=learned.directions, known=known
+    )
+    learned.check(stores.recipes)
+    return stores
 
 
 def _by_view(catalog: Catalog, digests: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -14,7 +14,7 @@ from cvgl_ray.bundle import Bundle, BundledAlignment
 from cvgl_ray.catalog.table import Catalog, concat
 from cvgl_ray.config import Config
 from cvgl_ray.distributed.align import settings_of
-from cvgl_ray.distributed.cells import CellStores, Maker, extract_cells, stored_cells
+from cvgl_ray.distributed.cells import Maker, cells_as_learned
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 
@@ -89,7 +89,16 @@ class _Laying:
         rows, places = np.unique(self.best[queries, columns], return_inverse=True)
         asked = Catalog(self.asked.rows.take(queries))
         searched = Catalog(self.images.rows.take(rows))
-        stores, learned = self._stores(concat([asked, searched])), self.alignment.learned
+        stores = cells_as_learned(
+            concat([asked, searched]),
+            self.bundle,
+            self.config,
+            self.cache.with_name("cells"),
+            self.address,
+            maker=lambda: self.maker,
+            known=self.cache,
+        )
+        learned = self.alignment.learned
         dataset = self.config.dataset
         [query] = stores.load(dataset.query_view, asked.image_ids)
         references = stores.load(dataset.reference_view, searched.image_ids)
@@ -101,22 +110,3 @@ class _Laying:
             places.reshape(len(queries), -1),
             dtype=kind,
         )
-
-    def _stores(self, wanted: Catalog) -> CellStores:
-        root, known = self.cache.with_name("cells"), self.cache
-        trusted = self.bundle.trusts(self.config.backbone, verify=self.config.features.verify)
-        if trusted and self.alignment.recipes:
-            stores = stored_cells(wanted, self.alignment.recipes, root, known)
-            if stores is not None:
-                return stores
-        stores, _ = extract_cells(
-            wanted,
-            self.config,
-            root,
-            self.address,
-            maker=self.maker,
-            directions=self.alignment.directions,
-            known=known,
-        )
-        self.alignment.check(stores.recipes)
-        return stores

@@ -2,7 +2,7 @@
 
 import torch
 
-from cvgl_ray.config import Adapter, Learning
+from cvgl_ray.config import Adapter, Learning, Loss, MStep
 from cvgl_ray.em.adapters import Attenuation, LinearAdapter, ViewCentred
 from cvgl_ray.em.closed_form import ClosedFormLearner
 from cvgl_ray.em.gradient import GradientLearner
@@ -42,13 +42,18 @@ def build_learner(
     if isinstance(adapter, Attenuation):
         return ClosedFormLearner(adapter, learning.adapter.shrinkage, learning.adapter.siblings, device)
     assert isinstance(adapter, LinearAdapter)
-    objective = Objective(
-        adapter,
-        temperature=learning.mstep.temperature,
-        learn_temperature=learning.mstep.learn_temperature,
-        label_smoothing=learning.mstep.label_smoothing,
-        reconstruction_kind=learning.loss.reconstruction,
-        reconstruction_weight=learning.loss.reconstruction_weight,
-        orthogonality_weight=learning.loss.orthogonality_weight,
-    )
+    objective = build_objective(adapter, learning.mstep, learning.loss)
     return GradientLearner(objective, learning.mstep, device, whole_batch=learning.estep.rows > 0)
+
+
+def build_objective(adapter: LinearAdapter, mstep: MStep, loss: Loss) -> Objective:
+    """The configured losses of an adapter that is learned by gradient."""
+    return Objective(
+        adapter,
+        temperature=mstep.temperature,
+        learn_temperature=mstep.learn_temperature,
+        label_smoothing=mstep.label_smoothing,
+        reconstruction_kind=loss.reconstruction,
+        reconstruction_weight=loss.reconstruction_weight,
+        orthogonality_weight=loss.orthogonality_weight,
+    )

@@ -13,9 +13,8 @@ from cvgl_ray.features.layers import check_layers, depth
 from cvgl_ray.features.weights import build_model, weights_digest
 
 STRIDE = 16  # px per cell at most: the deepest stage of a CNN that is still so fine
-DEPTH = (
-    0.6  # of a transformer: further on cells tell what a picture shows better than where (experiments/LOG.md)
-)
+# Of a transformer: further on, cells tell what a picture shows better than where it is (experiments/LOG.md).
+DEPTH = 0.6
 TRIED_CELLS = (12, 13)  # rows and columns of the picture that a model is tried on
 
 

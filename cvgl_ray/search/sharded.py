@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cvgl_ray.features.views import QUERY, REFERENCE
-from cvgl_ray.search.topk import nearest
+from cvgl_ray.search.topk import Nearest
 from cvgl_ray.search.views import Exact, Found, Hubness, Search, found_by_index, merge_found, stack
 
 BLOCK_BYTES = 2**26
@@ -75,8 +75,8 @@ def in_shards(views: Views, shards: int, factory: str, ask_each: AskEach) -> Sea
 def search_shard(number: int, ask: Ask, fetch: Fetch, device: str = "cpu") -> tuple[Found, Found]:
     """What the shard of that number finds: for all queries among its references, and for references.
 
-    "Flat" answers for its own references among all queries, one block of these at a
-    time, on the device. Any other factory answers for all references among its own queries.
+    "Flat" answers for its own references among all queries, one block of these at a time, on the device. Any
+    other factory answers for all references among its own queries.
     """
     (queries, own_q), (references, own_r) = (_part(blocks, number, ask.shards) for blocks in ask.views)
     reference = assemble(references, fetch)
@@ -86,8 +86,8 @@ def search_shard(number: int, ask: Ask, fetch: Fetch, device: str = "cpu") -> tu
     all_queries, all_references = ((fetch(block.handle) for block in blocks) for blocks in ask.views)
     of_query = found_by_index(all_queries, reference, hub_r, ask.k_query, ask.factory)
     if not ask.k_reference:  # nor is an index of the queries made
-        of_none = nearest(np.empty((sum(block.size for block in ask.views[REFERENCE]), 0)), reference, 0)
-        return of_query, Found(of_none, np.full(len(of_none.ids), -1, np.float32))
+        count = sum(block.size for block in ask.views[REFERENCE])
+        return of_query, Found(Nearest.nothing(count), np.full(count, -1, np.float32))
     return of_query, found_by_index(
         all_references, assemble(queries, fetch), hub_q, ask.k_reference, ask.factory
     )

@@ -21,6 +21,11 @@ class Nearest:
     ids: np.ndarray
     scores: np.ndarray
 
+    @classmethod
+    def nothing(cls, rows: int) -> "Nearest":
+        """Of so many rows for which nothing was looked for: k is 0."""
+        return cls(np.empty((rows, 0), np.int64), np.empty((rows, 0), np.float32))
+
     def best(self) -> np.ndarray:
         """Each row's best, [n] int64; -1 where there is none."""
         best: np.ndarray = self.ids[:, 0] if self.ids.shape[1] else np.full(len(self.ids), -1)
@@ -132,16 +137,20 @@ def nearest(
     """
     k = min(k, len(others))
     if not k:
-        return Nearest(np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32))
+        return Nearest.nothing(len(rows))
     if device != "cpu":
-        term = None if hubness is None else torch.from_numpy(hubness)
-        best = best_on(device, torch.from_numpy(rows), torch.from_numpy(others), k, term)
+        term = None if hubness is None else _tensor(hubness)
+        best = best_on(device, _tensor(rows), _tensor(others), k, term)
         return Nearest(best[1].numpy(), best[0].numpy())
     if hubness is not None:  # one more coordinate
         rows = np.hstack([rows, np.ones((len(rows), 1), np.float32)])
         others = np.hstack([others, -hubness[:, None]])
     scores, ids = faiss.knn(rows, others, k, faiss.METRIC_INNER_PRODUCT)
     return Nearest(ids, np.where(ids < 0, np.float32(-np.inf), scores))  # such as of NaN
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.require(array, requirements="W"))  # torch warns of an object store's memory
 
 
 def _with_own(near: Nearest, hubness: np.ndarray | None) -> Nearest:

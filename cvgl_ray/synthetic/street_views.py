@@ -5,20 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from cvgl_ray.progress import progress
 from cvgl_ray.synthetic.camera import nadir
 from cvgl_ray.synthetic.panorama import panorama
 from cvgl_ray.synthetic.sensor import ORBIT, STREET, Picture, draw_sensor, illuminate
 from cvgl_ray.synthetic.world import World, build_world
 from cvgl_ray.synthetic.writer import (
-    MARKER,
     NAMES,
+    begun,
     check_range,
-    in_processes,
     is_complete,
     jpeg,
-    marker,
     write_bytes,
+    write_places,
 )
 
 TILE_SIDE_M = 75.0
@@ -134,7 +132,6 @@ def write_streets(
     check_range({**parameters, "processes": processes}, LIMITS)
     if is_complete(root, parameters):
         return
-    write_bytes(root / MARKER, marker(parameters, complete=False))
     rng = np.random.default_rng([seed, 1])
     tiles, strips = (rng.permutation(NAMES)[:places].tolist() for _ in range(2))
     jobs = [
@@ -142,11 +139,9 @@ def write_streets(
         for index, (tile, strip) in enumerate(zip(tiles, strips, strict=True))
     ]
     rows = [f"satellite/{job.tile}.jpg,{job.tile}\nstreet/{job.strip}.jpg,{job.tile}\n" for job in jobs]
-    write_bytes(root / "labels.csv", ("image_id,place_id\n" + "".join(rows)).encode())
-    with progress("rendering", len(jobs), "places") as advance:
-        for _ in in_processes(_write_place, jobs, processes):
-            advance(1)
-    write_bytes(root / MARKER, marker(parameters, complete=True))
+    with begun(root, parameters):
+        write_bytes(root / "labels.csv", ("image_id,place_id\n" + "".join(rows)).encode())
+        write_places(_write_place, jobs, processes)
 
 
 def _write_place(job: Job) -> None:

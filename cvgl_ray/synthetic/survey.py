@@ -9,7 +9,6 @@ import numpy as np
 import rasterio
 from rasterio import Affine
 
-from cvgl_ray.errors import InputError
 from cvgl_ray.progress import progress
 from cvgl_ray.synthetic.aerial import ground_points, photograph
 from cvgl_ray.synthetic.camera import nadir
@@ -20,7 +19,7 @@ from cvgl_ray.synthetic.route import Shot, fly
 from cvgl_ray.synthetic.sensor import DRONE, SURVEY, Picture, draw_sensor, illuminate
 from cvgl_ray.synthetic.site import Site, draw_site
 from cvgl_ray.synthetic.tags import tagged_jpeg
-from cvgl_ray.synthetic.writer import MARKER, is_complete, marker, write_bytes
+from cvgl_ray.synthetic.writer import begun, check_range, is_complete, write_bytes
 
 GENERATOR = 1  # to be raised whenever the same parameters would give other files
 MAP_MARGIN_M = 40.0  # of the region around the map
@@ -51,13 +50,14 @@ def write_flight(
     Raises InputError for a number out of range, and if `output` holds anything but this very flight.
     """
     parameters = {"flight": GENERATOR, "photos": photos, "quarters": quarters, "seed": seed}
-    for name, number in {**parameters, "processes": processes}.items():
-        low, high = LIMITS[name]
-        if not low <= number <= high:
-            raise InputError(f"{name} is {number}, give a whole number from {low} to {high}")
+    check_range({**parameters, "processes": processes}, LIMITS)
     if is_complete(output, parameters):
         return
-    write_bytes(output / MARKER, marker(parameters, complete=False))
+    with begun(output, parameters):
+        _render(output, seed, photos, quarters, processes)
+
+
+def _render(output: Path, seed: int, photos: int, quarters: int, threads: int) -> None:
     rng = np.random.default_rng([seed, 0])
     site, region = draw_site(rng), build_region(rng, quarters)
     crops = sow(region, rng)
@@ -79,10 +79,9 @@ def write_flight(
         )
         write_bytes(output / "photos" / names[number], content)
 
-    with ThreadPoolExecutor(processes) as pool, progress("rendering", photos, "photos") as advance:
+    with ThreadPoolExecutor(threads) as pool, progress("rendering", photos, "photos") as advance:
         for _ in pool.map(render, range(photos)):
             advance(1)
-    write_bytes(output / MARKER, marker(parameters, complete=True))
 
 
 def geotiff(picture: Picture, site: Site) -> bytes:

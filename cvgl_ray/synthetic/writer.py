@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing import get_context
@@ -78,16 +79,27 @@ def write_world(
     check_range({**parameters, "processes": processes}, LIMITS)
     if is_complete(root, parameters):
         return
-    write_bytes(root / MARKER, marker(parameters, complete=False))
-    jobs = list(_jobs(root, places, test_places, distractors, views, image_size, seed))
+    with begun(root, parameters):
+        jobs = list(_jobs(root, places, test_places, distractors, views, image_size, seed))
+        write_places(_write_place, jobs, processes)
+
+
+@contextmanager
+def begun(root: Path, parameters: dict[str, int]) -> Iterator[None]:
+    """Mark a world as begun, and as complete once all of the block is done."""
+    write_bytes(root / MARKER, _marker(parameters, complete=False))
+    yield
+    write_bytes(root / MARKER, _marker(parameters, complete=True))
+
+
+def write_places(write: Callable[[Item], None], jobs: list[Item], processes: int) -> None:
+    """Write all places, in so many processes."""
     with progress("rendering", len(jobs), "places") as advance:
-        for _ in in_processes(_write_place, jobs, processes):
+        for _ in _in_processes(write, jobs, processes):
             advance(1)
-    write_bytes(root / MARKER, marker(parameters, complete=True))
 
 
-def in_processes(write: Callable[[Item], None], jobs: list[Item], processes: int) -> Iterator[None]:
-    """Write all places, yielding after each."""
+def _in_processes(write: Callable[[Item], None], jobs: list[Item], processes: int) -> Iterator[None]:
     if processes == 1:
         yield from map(write, jobs)
         return
@@ -122,7 +134,7 @@ def is_complete(root: Path, parameters: dict[str, int]) -> bool:
     return bool(complete)
 
 
-def marker(parameters: dict[str, int], *, complete: bool) -> bytes:
+def _marker(parameters: dict[str, int], *, complete: bool) -> bytes:
     return (json.dumps({"complete": complete, "parameters": parameters}, indent=2) + "\n").encode()
 
 

@@ -16,16 +16,14 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from alignment_places import learn, similarities
 
 from cvgl_ray.alignment.aligner import Aligner, Settings
-from cvgl_ray.alignment.matching import alignment_matcher, together
 from cvgl_ray.catalog import layouts
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.distributed.cells import sectors_of
-from cvgl_ray.em.adapters import ViewCentred, embed
 from cvgl_ray.em.fit import fit
-from cvgl_ray.em.rounds import frozen_graphs, run_rounds, start
 from cvgl_ray.features.batches import VectorWork, Work, missing_batches, run_here
 from cvgl_ray.features.cell_model import build_cell_model, cell_recipe
 from cvgl_ray.features.cell_projection import projected, projection
@@ -35,7 +33,6 @@ from cvgl_ray.features.preparing import Preparing
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FEATURE, FeatureStore
 from cvgl_ray.features.strip_cells import StripWork
-from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.search.csls import csls
 from cvgl_ray.storage.files import file_digest
 from cvgl_ray.storage.filesystem import read_bytes
@@ -62,9 +59,9 @@ def main(roots: tuple[Path, ...], keep: Path, overrides: tuple[str, ...]) -> Non
         cells = _cells(config, catalog, digests, keep, [[of[x] for x in side] for side in ids])
         extracted = time.process_time()
         own, _ = fit(vectors[0], vectors[1], config.learning)
-        adapted = csls(_cosines(own.adapter, vectors), config.retrieval.neighbours)
+        adapted = csls(similarities(own.adapter, vectors), config.retrieval.neighbours)
         aligner = Aligner(cells[0], [cells[1]], Settings(candidates=config.alignment.candidates))
-        aligned = _learn(aligner, vectors, config)
+        aligned = learn(aligner, vectors, config)
         yaws = _yaws(aligner)
         truth, turned = _truth(root, world, ids)
         frozen = torch.from_numpy(vectors[0] @ vectors[1].T)
@@ -122,25 +119,11 @@ def _stored(
     return [stores[view].read(side, FEATURE) for view, side in zip(VIEWS, wanted, strict=True)]
 
 
-def _learn(aligner: Aligner, vectors: list[np.ndarray], config: Config) -> torch.Tensor:
-    learner, _ = start(vectors[0], vectors[1], config.learning)
-    graphs = frozen_graphs(vectors[0], vectors[1], learner.adapter)
-    matcher = alignment_matcher(aligner, config.estep, graphs)
-    for _ in run_rounds(learner, vectors[0], vectors[1], config.learning, matcher=matcher):
-        pass
-    return together(aligner, _cosines(learner.adapter, vectors), config.retrieval.neighbours)
-
-
 def _yaws(aligner: Aligner) -> np.ndarray:
     """Degrees [Nq, Nr] clockwise from north that each panorama's middle looks at, on each tile."""
     found = aligner.found
     assert found is not None
     return -360.0 * found.heading / aligner.query.headings % 360
-
-
-def _cosines(adapter: ViewCentred, vectors: list[np.ndarray]) -> torch.Tensor:
-    one, other = (embed(adapter, rows, view) for rows, view in zip(vectors, (QUERY, REFERENCE), strict=True))
-    return torch.from_numpy(one @ other.T)
 
 
 def _truth(root: Path, world: dict, ids: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
