@@ -5,7 +5,8 @@
 DIR is the output of `cvgl-ray extract`. Each finished configuration and seed becomes one line of
 DIR/ablation.jsonl; started again, the command does what is missing, then prints a Markdown table over the
 seeds. Each seed trains on its own random share (`--share`) of each view's training images, and all images are
-evaluated. Labels are read for the recalls alone: nothing that is fitted or chosen here sees them.
+evaluated. Labels are read for the recalls alone, and by the configurations that a grid marks "true-labels":
+nothing else that is fitted or chosen here sees them.
 """
 
 import json
@@ -31,8 +32,9 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_config
 from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.em.judge import HalfModels
+from cvgl_ray.em.matching import PseudoLabels, pseudo_labels
 from cvgl_ray.em.retrieval import Retriever, training_banks
-from cvgl_ray.em.rounds import start
+from cvgl_ray.em.rounds import EStepRows, Matcher, run_rounds, start
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
 from cvgl_ray.evaluation.protocols import directions, evaluate_direction
@@ -43,6 +45,7 @@ from cvgl_ray.storage.files import file_digest, write_atomically
 from cvgl_ray.storage.filesystem import read_bytes
 
 CURVE = 20  # at most about so many points of R@1 over the rounds
+TRUE_LABELS = "true-labels"  # an item of a grid: the rounds learn from the true pairs
 
 
 def read_grid(path: Path) -> dict[str, list[str]]:
@@ -57,6 +60,7 @@ def read_grid(path: Path) -> dict[str, list[str]]:
             f"grid {path} cannot be read ({error}); it needs [parts] and [configurations] or [cross]"
         ) from error
     configurations |= {f"{features}: {learner}": [features, learner] for features, learner in pairs}
+    parts = {TRUE_LABELS: [TRUE_LABELS], **parts}
     unknown = {x for items in configurations.values() for x in items if "=" not in x} - set(parts)
     if unknown:
         raise InputError(f"grid {path} has no part {sorted(unknown)[0]!r}; its parts are: {', '.join(parts)}")
@@ -89,20 +93,26 @@ def _digest(uri: str) -> str:
     return file_digest(read_bytes(uri))
 
 
-def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, Any]:
-    """Fit and evaluate one configuration with one seed; a line of the log."""
+def run_one(name: str, config: Config, share: float, root: Path, taught: bool = False) -> dict[str, Any]:
+    """Fit and evaluate one configuration with one seed; a line of the log. taught: by the true labels."""
     catalog, tables = load_features(config.dataset, config.backbone, config.pretransform.settled(), root)
-    query, reference = (
+    sides = [
         drawn(
             select(tables[view], catalog.select(view=view, split="train").image_ids),
             share,
             np.random.default_rng((config.run.seed, number)),  # apart, so that partners go missing
         )
         for number, view in enumerate((config.dataset.query_view, config.dataset.reference_view))
-    )
+    ]
+    query, reference = (side.features for side in sides)
     learning = config.learning
-    judge = HalfModels(query, reference, learning).judge if learning.agreement else None
+    judge = HalfModels(query, reference, learning).judge if learning.agreement and not taught else None
     learner, rounds = start(query, reference, learning, judge)
+    if taught:
+        labels = layouts.load_labels(config.dataset.layout, config.dataset.root, catalog)
+        assert labels is not None
+        places = [labels.place_ids(side.image_ids) for side in sides]
+        rounds = run_rounds(learner, query, reference, learning, matcher=true_pairs(*places))
     every = max(1, config.mstep.rounds // CURVE)
     seconds, curve, scalars = 0.0, [], {}
     started = time.perf_counter()
@@ -115,6 +125,7 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
     return {
         "name": name,
         "share": share,
+        "labels_read": taught,
         "config": config.model_dump(mode="json"),
         "seconds": seconds,
         "fitted": sum(t.numel() for key, t in learner.adapter.state_dict().items() if key != "centre"),
@@ -124,10 +135,30 @@ def run_one(name: str, config: Config, share: float, root: Path) -> dict[str, An
     }
 
 
-def drawn(table: FeatureTable, share: float, rng: np.random.Generator) -> np.ndarray:
+def drawn(table: FeatureTable, share: float, rng: np.random.Generator) -> FeatureTable:
     """A random share of a view's rows."""
     kept = rng.permutation(len(table))[: round(share * len(table))]
-    return table.features[np.sort(kept)]
+    return select(table, [table.image_ids[row] for row in np.sort(kept)])
+
+
+def true_pairs(query_places: np.ndarray, reference_places: np.ndarray) -> Matcher:
+    """A matcher of one process whose pairs are those of one place, each place a direction of its own."""
+    places = np.unique([*query_places, *reference_places])
+
+    def match(_round: int, rows: EStepRows) -> PseudoLabels:
+        shown = (query_places[rows.query_rows], reference_places[rows.reference_rows])
+        query, reference = ((side[:, None] == places).astype(np.float32) for side in shown)
+        return pseudo_labels(
+            query,
+            reference,
+            query_rows=rows.query_rows,
+            reference_rows=rows.reference_rows,
+            scores="cosine",
+            match="argmax",
+            threshold=0.5,
+        )
+
+    return match
 
 
 def recalls(
@@ -158,7 +189,7 @@ def key(name: str, share: float, config: dict[str, Any]) -> str:
 
 
 def run_all(
-    jobs: list[tuple[str, Config]], share: float, root: Path, processes: int
+    jobs: list[tuple[str, Config, bool]], share: float, root: Path, processes: int
 ) -> Iterator[dict[str, Any]]:
     """The lines of all jobs as they finish, those of one feature set after each other."""
     jobs = sorted(jobs, key=lambda job: (repr(job[1].backbone), repr(job[1].pretransform)))
@@ -167,7 +198,7 @@ def run_all(
     os.environ["OMP_NUM_THREADS"] = str(threads)
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (threads,)) as pool:
-        futures = [pool.submit(run_one, name, config, share, root) for name, config in jobs]
+        futures = [pool.submit(run_one, name, config, share, root, taught) for name, config, taught in jobs]
         for number, future in enumerate(as_completed(futures), start=1):
             click.echo(f"{number} of {len(jobs)}: {future.result()['name']}", err=True)
             yield future.result()
@@ -194,8 +225,10 @@ def main(
     wanted = {}
     for name, items in read_grid(grid).items():
         for seed in range(seeds):
-            config = load_config(base, (*overrides, *items, f"run.seed={seed}"))
-            wanted[key(name, share, config.model_dump(mode="json"))] = (name, config)
+            settings = [item for item in items if item != TRUE_LABELS]
+            config = load_config(base, (*overrides, *settings, f"run.seed={seed}"))
+            taught = TRUE_LABELS in items
+            wanted[key(name, share, config.model_dump(mode="json"))] = (name, config, taught)
     log = output / "ablation.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {key(line["name"], line["share"], line["config"]): line for line in lines}
