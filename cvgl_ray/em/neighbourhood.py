@@ -132,9 +132,10 @@ def sinkhorn(logits: Pairs, iterations: int) -> Pairs:
     """
     values = logits.values.astype(np.float64)
     kernel = _matrix(logits, np.exp(np.maximum(values - values.max(initial=-math.inf), -690)))
+    transposed = kernel.T  # once: few rows are scaled in less time than this takes
     rows, columns = np.ones(logits.shape[0]), np.ones(logits.shape[1])
     for _ in range(iterations):
-        columns = 1 / np.maximum(kernel.T @ rows, 1e-300)
+        columns = 1 / np.maximum(transposed @ rows, 1e-300)
         rows = 1 / np.maximum(kernel @ columns, 1e-300)
     return logits.of(kernel.data * rows[logits.query] * columns[logits.reference])
 
@@ -147,8 +148,11 @@ def neighbours_mean(match: Pairs, graphs: Graphs) -> Pairs:
         (graph.indptr, graph.indices, graph.data) for graph in (_matrix(match, match.values), *graphs)
     )
     threads, width = torch.get_num_threads(), match.shape[1]
-    cuts = pairwise(np.linspace(0, match.shape[0], threads + 1).astype(int))
     found = np.zeros(len(match.values), np.float32)
+    if threads == 1:
+        mean_at(0, match.shape[0], own, of_query, of_reference, width, found)
+        return match.of(found)
+    cuts = pairwise(np.linspace(0, match.shape[0], threads + 1).astype(int))
     with ThreadPoolExecutor(threads) as pool:  # the compiled loop lets others run meanwhile
         list(pool.map(lambda cut: mean_at(cut[0], cut[1], own, of_query, of_reference, width, found), cuts))
     return match.of(found)
