@@ -1,5 +1,7 @@
 """EM over pairs and poses on rendered fields: what is found, and what is learned, without a label."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -20,13 +22,14 @@ from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.search.csls import csls
 
-PLACES, SIDE, SIDES, HEADINGS = 24, 8, (10, 8, 6, 5), [0.0, 90.0, 180.0, 270.0]
+PLACES, SIDE, SIDES, HEADINGS = 18, 8, (10, 8, 6, 5), [0.0, 90.0, 180.0, 270.0]
 
 
 def whole(variants, side):
     return torch.ones(1, variants, side, side, dtype=torch.bool)
 
 
+@cache
 def scene(noise, turned=90.0, ratio=1.33, channels=12):
     """Cells of places seen twice, the queries turned and wider, each view with strong noise of its own.
 
@@ -150,7 +153,7 @@ def test_candidates_from_elsewhere_tell_the_poses_wherever_the_right_one_stands(
 
 def test_the_papers_loop_learns_on_cells_too():
     """Encoder, decoder, InfoNCE and reconstruction over the cells that lie on each other."""
-    config = load_config(None, ("mstep.steps_per_round=60", "mstep.learning_rate=0.003"))
+    config = load_config(None, ("mstep.steps_per_round=40", "mstep.learning_rate=0.003"))
     learning = cell_learning("linear", config.mstep, config.loss, 0)
     aligner = Aligner(*scene(noise=1.2), Settings(candidates=8), learning=learning)
     first = share_right(aligner.align())

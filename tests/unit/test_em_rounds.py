@@ -29,11 +29,10 @@ GRADIENT = (
     LAST,
 )
 LINEAR = load_config(None, GRADIENT).learning
-PAPER = (  # but for the number of rows, rounds and the learning rate
+PAPER = (  # but for the numbers of rows and rounds, the width and the learning rate
     "adapter.kind=linear",
     "adapter.norm=batch",
     "adapter.init=random",
-    "adapter.width=2048",
     "estep.neighbourhood=0",
     f"estep.rows={PLACES}",
     "estep.scores=cosine",
@@ -115,8 +114,7 @@ def through_a_file(learner, learning):
     return other
 
 
-@pytest.mark.parametrize("images", [1, 3])
-@pytest.mark.parametrize("overrides", [(), GRADIENT], ids=["closed", "linear"])
+@pytest.mark.parametrize(("overrides", "images"), [((), 3), (GRADIENT, 1)], ids=["closed", "linear"])
 def test_the_loop_learns_to_match_views_that_nobody_paired(overrides, images):
     features = views(images)
     learning = load_config(None, overrides).learning
@@ -187,7 +185,8 @@ def test_rounds_without_a_pair_keep_the_adapter(learning):
 
 def test_the_papers_loop_runs_and_learns():
     """One random batch an E-step, mutual pairs above 0.1, shared BatchNorm, L1 reconstruction."""
-    learning = load_config(None, (*PAPER, "mstep.rounds=40", "mstep.learning_rate=1e-2")).learning
+    more = ("adapter.width=512", "mstep.rounds=40", "mstep.learning_rate=1e-2")
+    learning = load_config(None, (*PAPER, *more)).learning
     learner, rounds = fit(*views(), learning)
     for done in rounds:
         assert len(done.labels.query_rows) == len(np.unique(done.labels.reference_rows)) == PLACES

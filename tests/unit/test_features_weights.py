@@ -91,8 +91,15 @@ def test_a_checkpoint_never_asks_the_hub(tmp_path, monkeypatch):
     assert asked == [False]
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_resnet", "test_convnext"])
-@pytest.mark.parametrize("other", ["test_vit2", "test_byobnet"])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("test_vit", "test_vit2"),
+        ("test_efficientnet", "test_byobnet"),
+        ("test_resnet", "test_vit2"),
+        ("test_convnext", "test_byobnet"),
+    ],
+)
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, name, other):
     checkpoint = saved(tmp_path / "w.pth", with_classifier(other).state_dict())
     with pytest.raises(

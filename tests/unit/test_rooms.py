@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "cvgl_ray"
@@ -37,22 +37,28 @@ READ_LABELS = {"catalog", "evaluation", "reports", "stages"}
 FILES_THAT_READ_LABELS = {"distributed/data.py", "distributed/evaluate.py", "distributed/tune.py"}
 
 
-def files() -> Iterator[tuple[str, str, ast.Module]]:
+@cache
+def files() -> list[tuple[str, str, ast.Module]]:
     """Of each module: its path below the package, its room, what it says."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).as_posix()
-        if name not in ("__init__.py", "__main__.py"):  # the top re-exports, and starts the command line
-            yield name, name.split("/")[0].removesuffix(".py"), ast.parse(path.read_text())
+    paths = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+    return [
+        (name, name.split("/")[0].removesuffix(".py"), ast.parse(path.read_text()))
+        for name, path in paths.items()
+        if name not in ("__init__.py", "__main__.py")  # the top re-exports, and starts the command line
+    ]
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
+@cache
+def imported(tree: ast.Module) -> list[str]:
     """Names of the modules that it imports, at its top or inside a function."""
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def test_every_room_stands_in_the_plan():

@@ -19,14 +19,14 @@ def two_views(count: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("corrected", [False, True])
 def test_candidates_of_wide_rows_are_the_exact_ones_with_their_exact_scores(corrected: bool) -> None:
-    query, reference = two_views(1500, WIDE + 188)
+    query, reference = two_views(600, WIDE + 188)
     rng = np.random.default_rng(1)
-    hubs = (rng.random(1500, np.float32) / 5, rng.random(1500, np.float32) / 5) if corrected else None
+    hubs = (rng.random(600, np.float32) / 5, rng.random(600, np.float32) / 5) if corrected else None
     exact, found = (
         search.nearest(32, 32, hubs)
         for search in (Exact(query, reference), Indexed(query, reference, "Flat"))
     )
-    for side, right, own in zip(found, exact, hubs or (np.zeros(1500), np.zeros(1500)), strict=True):
+    for side, right, own in zip(found, exact, hubs or (np.zeros(600), np.zeros(600)), strict=True):
         recall = np.mean([np.isin(a, b).mean() for a, b in zip(right.near.ids, side.near.ids, strict=True)])
         assert recall > 0.95
         same = side.near.ids[:, 0] == right.near.ids[:, 0]
@@ -37,9 +37,9 @@ def test_candidates_of_wide_rows_are_the_exact_ones_with_their_exact_scores(corr
 
 
 def test_a_wide_row_is_nearest_to_itself_within_its_view() -> None:
-    rows, _ = two_views(1500, WIDE + 188)
+    rows, _ = two_views(700, WIDE + 188)
     near = within(rows, 4, "IVF16,SQfp16;nprobe=16")
-    np.testing.assert_array_equal(near.best(), np.arange(1500))
+    np.testing.assert_array_equal(near.best(), np.arange(700))
     np.testing.assert_allclose(near.scores[:, 0], 1, atol=1e-5)
 
 

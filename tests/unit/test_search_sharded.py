@@ -46,8 +46,7 @@ CUTS = {
 
 
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("scores", ["cosine", "csls"])
-@pytest.mark.parametrize("match", ["argmax", "mutual"])
+@pytest.mark.parametrize(("scores", "match"), [("cosine", "argmax"), ("csls", "mutual")])
 @pytest.mark.parametrize("factory", ["Flat", "Flat;"])  # the exact search, and exact faiss indices
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_labels_by_shards_equal_those_by_one_index(cuts, scores, match, factory, weight):

@@ -81,17 +81,17 @@ def test_a_damaged_index_costs_time_and_no_more(files, tmp_path, caplog):
         assert found in ([None, None], [file_digest(b"a b.jpg"), file_digest(b"c.jpg")])
 
 
-def test_ten_thousand_known_files_take_no_second(tmp_path, monkeypatch):
+def test_a_thousand_known_files_take_a_fraction_of_a_second(tmp_path, monkeypatch):
     monkeypatch.setattr(known_files, "SETTLED_NS", 0)
-    names = [str(tmp_path / f"{number}.jpg") for number in range(10_000)]
+    names = [str(tmp_path / f"{number}.jpg") for number in range(1_000)]
     for name in names:
         open(name, "w").close()
     known = KnownFiles(tmp_path)
     known.digests(names)
-    known.learn(names, [f"{number}" for number in range(10_000)])
+    known.learn(names, [f"{number}" for number in range(1_000)])
     began = time.process_time()
-    assert KnownFiles(tmp_path).digests(names)[9_999] == "9999"
-    assert time.process_time() - began < 1
+    assert KnownFiles(tmp_path).digests(names)[999] == "999"
+    assert time.process_time() - began < 0.2
 
 
 def test_many_files_of_a_store_are_asked_for_by_one_listing(monkeypatch):

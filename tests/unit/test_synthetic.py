@@ -28,7 +28,7 @@ from cvgl_ray.synthetic.sensor import STREET, Lit, Sensor, draw_sensor, illumina
 from cvgl_ray.synthetic.streets import clip, crooked_blocks
 from cvgl_ray.synthetic.world import World, raise_world
 
-SMALL = {"places": 2, "test_places": 1, "distractors": 1, "views": 2, "image_size": 24, "seed": 7}
+SMALL = {"places": 1, "test_places": 1, "distractors": 1, "views": 2, "image_size": 24, "seed": 7}
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -238,9 +238,9 @@ def test_layout_has_train_and_test_places_apart(small_world: Path) -> None:
     assert places["test/query_drone"] == places["test/query_satellite"]
     assert places["test/gallery_drone"] == places["test/gallery_satellite"] > places["test/query_drone"]
     assert not places["train/drone"] & places["test/gallery_drone"]
-    assert [len(places[f]) for f in ("train/drone", "test/query_drone", "test/gallery_drone")] == [2, 1, 2]
+    assert [len(places[f]) for f in ("train/drone", "test/query_drone", "test/gallery_drone")] == [1, 1, 2]
     files = files_of(small_world)
-    assert len(files) == 1 + 2 * 3 + 2 * 3 + 3  # marker, train, test twice, distractor
+    assert len(files) == 1 + 3 + 2 * 3 + 3  # marker, train, test twice, distractor
     for name, content in files.items():
         if name.startswith("test/query_"):
             assert files[name.replace("query_", "gallery_")] == content
@@ -249,10 +249,10 @@ def test_layout_has_train_and_test_places_apart(small_world: Path) -> None:
 def test_files_do_not_depend_on_processes_nor_on_the_number_of_places(
     small_world: Path, tmp_path: Path
 ) -> None:
-    write_world(tmp_path / "larger", **{**SMALL, "places": 3, "distractors": 0}, processes=2)
+    write_world(tmp_path / "larger", **{**SMALL, "places": 2, "distractors": 0}, processes=2)
     small, larger = files_of(small_world), files_of(tmp_path / "larger")
     shared = (small.keys() & larger.keys()) - {"world.json"}
-    assert len(shared) == 2 * 3 + 2 * 3
+    assert len(shared) == 3 + 2 * 3
     assert all(small[name] == larger[name] for name in shared)
 
 
@@ -273,9 +273,9 @@ def test_a_finished_world_is_left_alone_and_an_interrupted_one_is_finished(
         write_world(tmp_path, **SMALL)
     assert json.loads((tmp_path / "world.json").read_text())["complete"] is False
     write_world(tmp_path, **SMALL)
-    assert rendered == [0, 3, 1, 1, 2]
+    assert rendered == [0, 1, 2, 2]
     write_world(tmp_path, **SMALL)
-    assert len(rendered) == 5
+    assert len(rendered) == 4
 
 
 @pytest.mark.parametrize(
@@ -314,13 +314,13 @@ def test_a_folder_of_anything_else_is_refused_and_kept(small_world: Path, tmp_pa
 
 
 def test_streets_are_two_folders_and_labels_apart(tmp_path: Path) -> None:
-    write_streets(tmp_path / "a", places=3, image_size=32, seed=5)
-    write_streets(tmp_path / "b", places=2, image_size=32, seed=5, turned=True, field_of_view=90)
+    write_streets(tmp_path / "a", places=2, image_size=32, seed=5)
+    write_streets(tmp_path / "b", places=1, image_size=32, seed=5, turned=True, field_of_view=90)
     rows = (tmp_path / "a" / "labels.csv").read_text().splitlines()[1:]
     tiles, strips = ({row.split(",")[0]: row.split(",")[1] for row in rows[n::2]} for n in (0, 1))
     assert list(tiles.values()) == list(strips.values())
     assert {Path(name).stem for name in tiles}.isdisjoint({Path(name).stem for name in strips})
-    for number, name in enumerate(list(strips)[:2]):
+    for number, name in enumerate(list(strips)[:1]):
         whole, narrow = (np.asarray(Image.open(tmp_path / folder / name), int) for folder in "ab")
         assert whole.shape == (16, 64, 3)
         assert narrow.shape == (16, 16, 3)
