@@ -6,7 +6,6 @@ a process killed right then leaves it there, and it is read from there.
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from cvgl_ray.em.retrieval import Banks, Retriever, training_banks
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import fingerprint
 from cvgl_ray.features.views import row_digests
-from cvgl_ray.storage.files import file_digest, sync
+from cvgl_ray.storage.files import file_digest, replacing, standing
 
 FORMAT = 4
 VIEWS = ("query", "reference")
@@ -142,29 +141,18 @@ def save_bundle(
         "recipes": bundle.recipes,
         "cells": None if bundle.alignment is None else bundle.alignment.recipes,
     }
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name, content in arrays.items():
-        (new / f"{name}.safetensors").write_bytes(content)
-    (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
-    (new / "metrics.json").write_text(json.dumps(bundle.scores, indent=2) + "\n")
-    columns = list(zip(*pairs, strict=True)) or [(), (), ()]
-    names = ("query", "reference", "cosine")
-    types = (pa.string(), pa.string(), pa.float32())
-    table = pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
-    pq.write_table(table, new / "pseudo_labels.parquet")
-    if poses:
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in poses]), new / "poses.parquet")
-    for path in (*new.iterdir(), new):
-        sync(path)
-    old = _earlier(folder)
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    new.rename(folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing(folder) as new:
+        for name, content in arrays.items():
+            (new / f"{name}.safetensors").write_bytes(content)
+        (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+        (new / "metrics.json").write_text(json.dumps(bundle.scores, indent=2) + "\n")
+        columns = list(zip(*pairs, strict=True)) or [(), (), ()]
+        names = ("query", "reference", "cosine")
+        types = (pa.string(), pa.string(), pa.float32())
+        table = pa.table({n: pa.array(c, t) for n, c, t in zip(names, columns, types, strict=True)})
+        pq.write_table(table, new / "pseudo_labels.parquet")
+        if poses:
+            pq.write_table(pa.Table.from_pylist([dict(row) for row in poses]), new / "poses.parquet")
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -172,8 +160,7 @@ def load_bundle(folder: Path) -> Bundle:
 
     Raises InputError where the folder is no bundle, or its adapter does not fit its description.
     """
-    if not folder.exists() and _earlier(folder).exists():
-        folder = _earlier(folder)
+    folder = standing(folder)
     try:
         description = json.loads((folder / "config.json").read_text())
         if description["format"] != FORMAT:
@@ -227,8 +214,3 @@ def _whole(folder: Path, name: str, digests: dict[str, str]) -> bytes:
     if file_digest(content) != digests[name]:
         raise ValueError(f"{name}.safetensors is damaged: it does not match the digest in config.json")
     return content
-
-
-def _earlier(folder: Path) -> Path:
-    """Where a bundle waits while another takes its place."""
-    return folder.with_name(f".{folder.name}.old")

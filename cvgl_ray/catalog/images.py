@@ -42,6 +42,19 @@ def formats() -> dict[str, tuple[str, ...]]:
     return FORMATS | (HEIF if find_spec("pillow_heif") else {})
 
 
+@cache
+def readable() -> tuple[str, ...]:
+    """Pillow's names of the kinds, once all of them are known to it."""
+    from PIL import Image  # here: what lists a folder alone need not wait
+
+    Image.init()
+    if formats().keys() & HEIF:
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(formats())
+
+
 def list_images(root: str) -> Listing:
     """The image files (suffixes in any case) below a folder, a local path or a URI; no file is opened.
 

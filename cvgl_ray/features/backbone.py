@@ -46,7 +46,6 @@ class FrozenBackbone:
         image_size: int | tuple[int, int] = 0,
         crop_fraction: float = 0.0,
         interpolation: str = "",
-        device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         import timm  # here: it takes seconds, which whoever makes no model need not wait
@@ -54,7 +53,7 @@ class FrozenBackbone:
         self.layers, self.facet = tuple(layers), facet
         self.pooling, self.gem_power, self.rings = pooling, gem_power, tuple(rings)
         self.normalize_tokens = normalize_tokens
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = torch.device("cpu"), dtype
         check_layers(model, self.layers, facet, pooling)
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device, dtype)

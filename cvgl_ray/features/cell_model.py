@@ -30,7 +30,6 @@ class CellModel:
         model: nn.Module,
         layer: int | None = None,
         *,
-        device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         import timm  # here: it takes seconds, which whoever makes no model need not wait
@@ -39,7 +38,7 @@ class CellModel:
         self.layer = cell_layer(model) if layer is None else layer
         info: Any = model.feature_info[self.layer]  # type: ignore[index]
         self.stride, self.channels = int(info["reduction"]), int(info["num_chs"])
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = torch.device("cpu"), dtype
         self.model = model.eval().requires_grad_(False).to(self.device, dtype)
         if all(parameter.ndim < 5 for parameter in model.parameters()):
             self.model.to(memory_format=torch.channels_last)
@@ -102,7 +101,7 @@ class CellModel:
             )
 
 
-def build_cell_model(section: config.Backbone, layer: config.CellLayer, device: str = "cpu") -> CellModel:
+def build_cell_model(section: config.Backbone, layer: config.CellLayer) -> CellModel:
     """The configured frozen model, tried out. Raises InputError as build_model and CellModel do."""
     model = build_model(
         section.name, checkpoint=section.checkpoint, pretrained=section.pretrained, seed=section.seed
@@ -110,7 +109,6 @@ def build_cell_model(section: config.Backbone, layer: config.CellLayer, device: 
     made = CellModel(
         model,
         None if layer == "auto" else layer,
-        device=device,
         dtype=getattr(torch, section.precision),
     )
     made.try_out()

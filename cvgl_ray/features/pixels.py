@@ -2,11 +2,10 @@
 
 import io
 import warnings
-from functools import cache
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cvgl_ray.catalog.images import HEIF, formats
+from cvgl_ray.catalog.images import formats, readable
 
 
 class BrokenImageError(ValueError):
@@ -30,7 +29,7 @@ def decode(content: bytes, at_least: int = 0) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of large images, odd palettes and corrupt EXIF; what matters here, it raises.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=_readable())
+            image = Image.open(io.BytesIO(content), formats=readable())
             if at_least:
                 image.draft(None, (at_least, at_least))
             image.load()
@@ -41,17 +40,6 @@ def decode(content: bytes, at_least: int = 0) -> Image.Image:
         ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise BrokenImageError(f"the file cannot be decoded ({error})") from error
-
-
-@cache
-def _readable() -> tuple[str, ...]:
-    """Pillow's names of the kinds, once all of them are known to it."""
-    Image.init()
-    if formats().keys() & HEIF:
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
-    return tuple(formats())
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

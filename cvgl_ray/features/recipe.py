@@ -24,8 +24,8 @@ def check_backbone(section: config.Backbone) -> None:
     check_source(section.name, section.checkpoint, section.pretrained)
 
 
-def build_backbone(section: config.Backbone, device: str = "cpu") -> FrozenBackbone:
-    """The configured frozen model, on the device. Raises InputError as build_model and FrozenBackbone do."""
+def build_backbone(section: config.Backbone) -> FrozenBackbone:
+    """The configured frozen model, on the CPU. Raises InputError as build_model and FrozenBackbone do."""
     model = build_model(
         section.name,
         checkpoint=section.checkpoint,
@@ -44,7 +44,6 @@ def build_backbone(section: config.Backbone, device: str = "cpu") -> FrozenBackb
         image_size=section.image_size,
         crop_fraction=section.crop_fraction,
         interpolation=section.interpolation,
-        device=device,
         dtype=getattr(torch, section.precision),
     )
 

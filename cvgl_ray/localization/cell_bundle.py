@@ -1,7 +1,6 @@
 """What a flight has taught about photos and a map, as files: the cells' adapter and what it depends on."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 from cvgl_ray.alignment.photo_adapter import CellAdapter, with_principal
 from cvgl_ray.config import Backbone, Cells
 from cvgl_ray.errors import InputError
-from cvgl_ray.storage.files import file_digest, sync
+from cvgl_ray.storage.files import file_digest, replacing, standing
 
 FORMAT = 1
 KIND = "cells"
@@ -47,20 +46,14 @@ def save_cell_bundle(folder: Path, bundle: CellBundle) -> None:
         },
         "recipe": bundle.recipe,
     }
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    (new / ARRAYS).write_bytes(content)
-    (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
-    for path in (*new.iterdir(), new):
-        sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
-    sync(folder.parent)
+    with replacing(folder) as new:
+        (new / ARRAYS).write_bytes(content)
+        (new / "config.json").write_text(json.dumps(description, indent=2) + "\n")
 
 
 def load_cell_bundle(folder: Path) -> CellBundle:
     """Read a bundle. Raises InputError where the folder is none, or is one of `cvgl-ray train`."""
+    folder = standing(folder)
     try:
         description = json.loads((folder / "config.json").read_text())
         if description.get("kind") != KIND:

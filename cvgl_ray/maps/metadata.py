@@ -9,12 +9,11 @@ import math
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from PIL import ExifTags, Image
 
-from cvgl_ray.catalog.images import HEIF, formats
+from cvgl_ray.catalog.images import readable
 from cvgl_ray.maps.xmp import Gimbal, drone_number, gimbal, number, read_xmp
 
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # EXIF's FocalPlaneResolutionUnit
@@ -55,22 +54,11 @@ def read_info(content: bytes) -> PhotoInfo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of corrupt EXIF
-            with Image.open(io.BytesIO(content), formats=_readable()) as image:
+            with Image.open(io.BytesIO(content), formats=readable()) as image:
                 exif = image.getexif()
                 return _info(image.size, exif, _ifd(exif, 0x8769), _ifd(exif, 0x8825), read_xmp(content))
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, ...
         return PhotoInfo(notes=(f"its metadata cannot be read ({error})",))
-
-
-@cache
-def _readable() -> tuple[str, ...]:
-    """Pillow's names of the kinds of `catalog.images.formats`, once all of them are known to it."""
-    Image.init()
-    if formats().keys() & HEIF:
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
-    return tuple(formats())
 
 
 def _info(

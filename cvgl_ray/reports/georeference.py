@@ -100,15 +100,13 @@ def _write_geotiff(pixels: np.ndarray, placed: Georeference, path: Path) -> None
         raster.write(np.moveaxis(pixels, -1, 0))
 
 
-def write_gcp_list(
-    path: Path, locations: Sequence[Location], sizes: Mapping[str, Size], altitude_m: float = 0.0
-) -> int:
+def write_gcp_list(path: Path, locations: Sequence[Location], sizes: Mapping[str, Size]) -> int:
     """Write OpenDroneMap's `gcp_list.txt`; returns the number of control points.
 
     A control point is the ground under a photo's centre, marked in every located photo that shows it by its
-    own place, heading and width. Those that fewer than three photos show are left out.
+    own place, heading and width. Those that fewer than three photos show are left out. The altitude is 0 for
+    all, since a map tells none.
 
-    altitude_m: of the ground above the ellipsoid: one for all, since a map on a plane tells none.
     Raises InputError for a photo whose name holds a space, which the format cannot hold.
     """
     placed: list[tuple[str, Georeference]] = []
@@ -131,7 +129,7 @@ def write_gcp_list(
         width, height = sizes[name]
         inside = np.maximum(abs(columns / width - 0.5), abs(rows / height - 0.5)) < 0.5 - MARGIN
         for point in np.flatnonzero(inside).tolist():
-            where = f"{longitude[point]:.8f} {latitude[point]:.8f} {altitude_m:.2f}"
+            where = f"{longitude[point]:.8f} {latitude[point]:.8f} 0.00"
             marks[point].append(f"{where} {columns[point]:.1f} {rows[point]:.1f} {name} {placed[point][0]}")
     kept = [lines for lines in marks if len(lines) >= LEAST_VIEWS]
     write_text(path, "\n".join(["EPSG:4326", *(line for lines in kept for line in lines)]) + "\n")

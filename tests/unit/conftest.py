@@ -1,11 +1,41 @@
-"""One thread per process: on matrices this small more of them only wait, on a busy machine for minutes."""
+"""One thread per process, no search for garbage while modules are imported, the command line in here."""
 
 import gc
 import os
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch, faiss and NumPy are first imported
-gc.disable()  # while modules are imported: they are no garbage, and each search through them takes long
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # matrices this small only wait for more of them
+gc.disable()
 
 
 def pytest_collection_finish() -> None:
     gc.enable()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in this process: arguments -> (exit code, standard output, standard error)."""
+    from cvgl_ray import cli
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cvgl-ray", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def stages(monkeypatch) -> SimpleNamespace:
+    """Stand-ins for the stages behind the commands."""
+    module = SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "cvgl_ray.stages", module)
+    return module

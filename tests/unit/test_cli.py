@@ -1,48 +1,17 @@
-"""The command line without ray: what it refuses, how, and with which exit code."""
+"""The command line without Ray: what it refuses, how, and with which exit code."""
 
 import errno
-import json
 import logging
 import os
 import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cvgl_ray import __version__, cli
-from cvgl_ray.catalog.table import Catalog
-from cvgl_ray.config import load_config
+from cvgl_ray import __version__
 from cvgl_ray.errors import InputError
-from cvgl_ray.synthetic.untrained import UNTRAINED
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the command line in this process: arguments -> (exit code, standard output, standard error)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cvgl-ray", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = error.code
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def stages(monkeypatch):
-    """Stand-ins for the stages behind the commands."""
-    module = SimpleNamespace()
-    monkeypatch.setitem(sys.modules, "cvgl_ray.stages", module)
-    return module
 
 
 def raising(error: BaseException) -> Any:
@@ -54,18 +23,6 @@ def raising(error: BaseException) -> Any:
 
 COMMANDS = ("synth", "extract", "train", "tune", "evaluate", "localize", "quickstart", "config")
 REPORT: dict[str, Any] = {"frozen": {}, "adapted": {}, "labels_read": False, "selection": {}}
-
-
-def catalog(folder: Path) -> None:
-    """What a run over University-1652's layout leaves of its data set."""
-    names = {"query_drone/7/a b": ("drone", "query"), "gallery_satellite/7/c": ("satellite", "gallery")}
-    names |= {"gallery_satellite/8/d": ("satellite", "gallery")}
-    rows = [
-        {"image_id": f"test/{name}.jpg", "uri": f"/d/test/{name}.jpg", "view": view, "split": split}
-        for name, (view, split) in names.items()
-    ]
-    folder.mkdir()
-    Catalog.from_rows(rows).write(str(folder / "catalog.parquet"))
 
 
 def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -226,78 +183,6 @@ def test_a_fault_of_the_program_is_one_sentence_above_its_traceback(run, stages,
     ]
 
 
-def test_an_output_may_be_a_uri(run, stages):
-    calls = []
-    stages.evaluate_stage = lambda _bundle, output, **_: calls.append(output) or (REPORT, output)
-    assert "metrics: s3://bucket/run/metrics.json\n" in run("evaluate", "--output", "s3://bucket/run/")[1]
-    assert calls == ["s3://bucket/run"]
-
-
-def test_options_reach_the_stage(run, stages, tmp_path):
-    (tmp_path / "c.toml").write_text("[mstep]\nrounds = 3\n")
-    calls = []
-
-    def evaluate_stage(bundle: Any, output: str, **more: Any) -> tuple[dict[str, Any], str]:
-        calls.append((str(bundle), output, *more.values()))
-        return REPORT, f"{output}/evaluation"
-
-    stages.evaluate_stage = evaluate_stage
-    options = [
-        "--config",
-        str(tmp_path / "c.toml"),
-        "--set",
-        "run.seed=5",
-        "--output",
-        "o",
-        "--address",
-        "local",
-    ]
-    assert "metrics: o/evaluation/metrics.json\n" in run("evaluate", *options)[1]
-    assert run("evaluate", *options, "--bundle", "b")[0] == 0
-    rest = ("o", str(tmp_path / "c.toml"), ("run.seed=5",), "local")
-    assert calls == [("None", *rest), ("b", *rest)]
-
-
-def test_a_training_ends_with_the_next_command(run, stages, tmp_path):
-    folder = str(tmp_path / "o")
-    stages.train_stage = lambda *_: catalog(tmp_path / "o") or REPORT
-    code, out, _ = run("train", "--output", folder)
-    assert code == 0
-    assert "no labels" in out
-    assert f"metrics: {folder}/metrics.json\n" in out
-    assert f"bundle:  {folder}/bundle\n" in out
-    assert out.endswith(
-        f"next:    cvgl-ray localize --bundle {folder}/bundle --gallery /d/test/gallery_satellite "
-        "--query '/d/test/query_drone/7/a b.jpg'\n"
-    )
-
-
-def test_extract_counts_and_names_rejected_images(run, stages):
-    broken = [{"uri": f"{i}.jpg", "reason": "the file is empty"} for i in range(7)]
-    found = SimpleNamespace(extracted=3, reused=4, rejected=broken)
-    stages.extract_stage = lambda *_: SimpleNamespace(extraction=found)
-    code, out, _ = run("extract", "--set", "dataset.root=/a b", "--output", "o")
-    assert code == 0
-    assert out.endswith("next:     cvgl-ray train --set 'dataset.root=/a b' --output o\n")
-    assert out.startswith(
-        "features: 3 extracted, 4 reused, 7 rejected\n  rejected 0.jpg: the file is empty\n"
-    )
-    assert out.count("  rejected ") == 5
-
-
-def test_localize_prints_coordinates_where_they_are_known(run, monkeypatch):
-    known = {"image_id": "a.jpg", "uri": "/a.jpg", "similarity": 0.5, "latitude": 1.5, "longitude": -2.25}
-    unknown = known | {"image_id": "b.jpg", "latitude": None, "longitude": None}
-    found = [{"query": "q.jpg", "references": [known, unknown]}]
-    module = SimpleNamespace(localize=lambda *_, **__: found)
-    monkeypatch.setitem(sys.modules, "cvgl_ray.distributed.localize", module)
-    options = ["localize", "--bundle", "b", "--gallery", "g", "--query", "q.jpg"]
-    code, out, _ = run(*options)
-    assert code == 0
-    assert out == "q.jpg\n   1  0.500  a.jpg  1.500000, -2.250000\n   2  0.500  b.jpg\n"
-    assert json.loads(run(*options, "--json")[1]) == found
-
-
 def test_verbose_gives_messages_level_and_time():
     code = (
         "import logging, sys, types\n"
@@ -317,22 +202,3 @@ def test_verbose_gives_messages_level_and_time():
         command = [sys.executable, "-c", code, *options, "--output", "x"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert re.match(expected, done.stderr)
-
-
-def test_synth_prints_a_command_that_needs_no_download(run, tmp_path):
-    world = tmp_path / "a world"
-    options = ("--places", "1", "--test-places", "1", "--views", "1", "--image-size", "32")
-    code, out, _ = run("synth", "--output", str(world), *options)
-    assert code == 0
-    prefix = "next:  cvgl-ray train "
-    assert out.splitlines()[-1].startswith(prefix)
-    words = shlex.split(out.splitlines()[-1].removeprefix(prefix))
-    assert words == [
-        "--config",
-        f"{world}/untrained.toml",
-        "--set",
-        f"dataset.root={world}",
-        "--output",
-        "runs/a world",
-    ]
-    assert load_config(words[1], (words[3],)) == load_config(None, (*UNTRAINED, words[3]))

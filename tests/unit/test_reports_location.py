@@ -127,7 +127,7 @@ def test_control_points_are_marked_in_every_photo_that_shows_them(tmp_path: Path
 
     locations = [at("a.jpg", 0, 0), at("b.jpg", 20, 90), at("c.jpg", 40, 180), at("far.jpg", 900, 0)]
     sizes = {location.image_id: (1000, 1000) for location in locations}
-    assert write_gcp_list(tmp_path / "gcp_list.txt", locations, sizes, altitude_m=12.5) == 3
+    assert write_gcp_list(tmp_path / "gcp_list.txt", locations, sizes) == 3
     header, *lines = (tmp_path / "gcp_list.txt").read_text().splitlines()
     assert header == "EPSG:4326"
     seen = {(name, photo): (float(x), float(y)) for *_, x, y, photo, name in map(str.split, lines)}
@@ -137,6 +137,6 @@ def test_control_points_are_marked_in_every_photo_that_shows_them(tmp_path: Path
         seen["a.jpg", "c.jpg"], (500, 100), atol=0.5
     )  # 40 m before it, which looks south
     np.testing.assert_allclose(seen["c.jpg", "b.jpg"], (300, 500), atol=0.5)  # 20 m north is left of east
-    assert {line.split()[2] for line in lines} == {"12.50"}
+    assert {line.split()[2] for line in lines} == {"0.00"}
     with pytest.raises(InputError, match="has a space in its name"):
         write_gcp_list(tmp_path / "gcp_list.txt", [at("my photo.jpg", 0, 0)], {"my photo.jpg": (9, 9)})

@@ -1,9 +1,14 @@
-"""Local paths and URIs name the same files."""
+"""Local paths and URIs name the same files, and a file appears whole or not at all."""
+
+import json
+import os
+from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.files import replacing, standing, write_atomically, write_json
 from cvgl_ray.storage.filesystem import exists, join, resolve
 
 
@@ -48,3 +53,46 @@ def test_an_unreachable_store_is_bad_input(monkeypatch):
     monkeypatch.setattr("cvgl_ray.storage.filesystem._filesystem", lambda *_: (Store(), "b"))
     with pytest.raises(InputError, match=r"cannot be reached \(access denied\)"):
         exists("s3://b/a")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"old": True})
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, fail)
+    assert json.loads(path.read_text()) == {"old": True}
+    assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_a_write_makes_its_folder_and_replaces_the_file_whole(tmp_path):
+    path = tmp_path / "deep" / "er" / "file.json"
+    for tree in ({"a": [1] * 100}, {"b": None}):
+        write_json(path, tree)
+        assert json.loads(path.read_text()) == tree
+    assert os.listdir(path.parent) == ["file.json"]
+
+
+def test_a_folder_is_exchanged_whole_and_what_stood_there_is_found_after_a_kill(tmp_path):
+    folder = tmp_path / "f"
+
+    def write(content):
+        with replacing(folder) as new:
+            (new / "a").write_text(content)
+            if content == "half":
+                raise OSError("no space left")
+
+    write("one")
+    write("two")
+    with pytest.raises(OSError, match="no space left"):
+        write("half")
+    assert (standing(folder) / "a").read_text() == "two"
+    folder.rename(tmp_path / ".f.old")  # as far as a writer that was killed between its two renames
+    assert (standing(folder) / "a").read_text() == "two"
+    write("three")
+    assert (standing(folder) / "a").read_text() == "three"
+    assert os.listdir(tmp_path) == ["f"]

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 from PIL import Image
 from pyproj import Geod, Transformer
-from test_synthetic import centroid, even_light, redness
+from test_synthetic_cameras import centroid, even_light, redness
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.truth import read_truth
