@@ -28,7 +28,7 @@ _DISK_ERRORS = (
 
 @click.group(context_settings={"max_content_width": 100})
 @click.version_option(package_name="cvgl-ray")
-@click.option("--verbose", is_flag=True, help="Log more, with level and time; of any command as well.")
+@click.option("--verbose", is_flag=True, help="Log more, with level and time; may also follow the command.")
 def cli(verbose: bool) -> None:
     """Cross-view geo-localization without ground truth: adapt a frozen model to two heaps of images."""
     logs.set_up(True if verbose else None)

@@ -36,27 +36,61 @@ def _repeated(args: list[str]) -> Iterator[str]:
 
 
 @click.command(cls=_Several)
-@click.option("--map", "maps", multiple=True, help="A GeoTIFF, tiles, or an image with corners; several.")
-@click.option("--query", "queries", multiple=True, required=True, help="Photos: files or folders; several.")
-@click.option("--output", type=str, default=None, help="With --map: folder of the run, or a URI.")
-@click.option("--bundle", type=options.FOLDER, help="What `train`, or a flight over this map, left.")
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    help="A GeoTIFF, a folder of tiles, or images with their corners; takes several.",
+)
+@click.option(
+    "--query",
+    "queries",
+    multiple=True,
+    required=True,
+    help="Photos or videos: files or folders; takes several.",
+)
+@click.option("--output", type=str, default=None, help="Needed with --map: folder of the run, or a URI.")
+@click.option(
+    "--bundle",
+    type=options.FOLDER,
+    help="DIR/bundle: with --gallery what `train` left, with --map what an earlier flight left.",
+)
 @options.config_file
 @options.overrides
-@click.option("--no-adapt", is_flag=True, help="With --map: the frozen model, not adapted to the flight.")
-@click.option("--truth", default="", help="With --map: a CSV of true places, or exif.")
-@click.option("--cache", default="", help="With --map: folder of cells; default: OUTPUT/cells.")
-@click.option("--crs", default="", help="With --map: of files that name none, such as EPSG:32632.")
-@click.option("--write", multiple=True, help="With --map: world, geotiff or gcp files of located photos.")
+@click.option(
+    "--no-adapt", is_flag=True, help="With --map: use the frozen model, do not adapt it to the flight."
+)
+@click.option(
+    "--truth",
+    default="",
+    help="With --map: a CSV of true places, or exif for the photos' own GPS; it only judges the answer.",
+)
+@click.option(
+    "--cache", default="", help="With --map: folder that keeps cells for further runs; default: OUTPUT/cells."
+)
+@click.option("--crs", default="", help="With --map: CRS of files that name none, such as EPSG:32632.")
+@click.option(
+    "--write",
+    multiple=True,
+    help="With --map: also write located photos as world, geotiff or gcp; repeatable.",
+)
 @click.option(
     "--every",
     default=2.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="With --map: seconds between two frames of a video among the photos (extra: video).",
+    help="With --map: seconds between two frames that are taken of a video (needs the extra `video`).",
 )
-@click.option("--gallery", help="Folder or URI of reference images; of a table's bundle, a table.")
 @click.option(
-    "--top", default=5, show_default=True, type=click.IntRange(min=1), help="With --gallery: per query."
+    "--gallery",
+    help="Folder or URI of reference images; a feature table where the bundle was trained on one.",
+)
+@click.option(
+    "--top",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="With --gallery: references per query.",
 )
 @click.option("--json", "as_json", is_flag=True, help="With --gallery: print JSON instead of a table.")
 @options.address

@@ -41,13 +41,17 @@ address = click.option(
     "--address",
     default="",
     callback=_cluster,
-    help="A Ray cluster; default: join or start one here.",
+    help="Ray cluster, HOST:PORT or local; default: the one of this machine, else a new one here.",
 )
 config_file = click.option(
-    "--config", "config_path", type=click.Path(), default=None, help="A TOML file; see `cvgl-ray config`."
+    "--config",
+    "config_path",
+    type=click.Path(),
+    default=None,
+    help="A TOML file of settings; see `cvgl-ray config`.",
 )
 overrides = click.option(
-    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Overrides the file; repeatable."
+    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Overrides a setting; repeatable."
 )
 output = click.option(
     "--output",

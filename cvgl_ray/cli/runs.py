@@ -17,7 +17,10 @@ from cvgl_ray.tuning.config import load_sweep
 @click.command()
 @options.configured
 def extract(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
-    """Extract the frozen features of a data set into OUTPUT/features."""
+    """Extract a data set's frozen features.
+
+    They lie in OUTPUT/features, or in features.cache; what is there already is not extracted again.
+    """
     config = load_config(config_path, overrides)
     from cvgl_ray.stages import extract_stage
 
@@ -33,7 +36,10 @@ def extract(config_path: str | None, overrides: tuple[str, ...], output: str, ad
 @click.command()
 @options.configured
 def train(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
-    """Adapt to the training images, leave OUTPUT/bundle, evaluate where labels exist."""
+    """Adapt to unlabelled training images.
+
+    Writes OUTPUT/bundle, and evaluates it where there are labels.
+    """
     config = load_config(config_path, overrides)
     from cvgl_ray.stages import train_stage
 
@@ -44,7 +50,10 @@ def train(config_path: str | None, overrides: tuple[str, ...], output: str, addr
 @click.command()
 @options.configured
 def tune(config_path: str | None, overrides: tuple[str, ...], output: str, address: str) -> None:
-    """Try the configurations that [tune] of the file describes, leave the best one's bundle."""
+    """Try many configurations, keep the best.
+
+    The file's section [tune] describes them; OUTPUT/bundle is that of the highest label-free score.
+    """
     sweep = load_sweep(config_path, overrides)
     if "://" in output:
         raise InputError(f"--output {output!r} is a URI, and a sweep takes a folder that all nodes see")
@@ -62,11 +71,15 @@ def tune(config_path: str | None, overrides: tuple[str, ...], output: str, addre
 
 @click.command()
 @options.configured
-@click.option("--bundle", type=options.FOLDER, default=None, help="Default: OUTPUT/bundle.")
+@click.option(
+    "--bundle", type=options.FOLDER, default=None, help="Bundle to evaluate; default: OUTPUT/bundle."
+)
 def evaluate(
     config_path: str | None, overrides: tuple[str, ...], output: str, address: str, bundle: Path | None
 ) -> None:
-    """Evaluate a bundle on a data set's test split, beside the frozen features.
+    """Evaluate a bundle on a test split.
+
+    The frozen features are evaluated beside it.
 
     The bundle's configuration is the base of --config and --set: they need to name only what is elsewhere
     now, such as dataset.root or backbone.checkpoint.
@@ -82,13 +95,20 @@ def evaluate(
 
 
 @click.command()
-@click.option("--output", type=options.FOLDER, default="runs/quickstart", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Of the world.")
-@click.option("--photos", default=24, show_default=True, type=click.IntRange(min=4))
+@click.option(
+    "--output", type=options.FOLDER, default="runs/quickstart", show_default=True, help="Folder of the run."
+)
+@click.option("--seed", default=0, show_default=True, help="Another number renders another world.")
+@click.option(
+    "--photos", default=24, show_default=True, type=click.IntRange(min=4), help="Photos of the flight."
+)
 @options.address
 @options.verbose
 def quickstart(output: Path, seed: int, photos: int, address: str) -> None:
-    """Render a map and a flight over it, and say where each photo was taken; no downloads."""
+    """Locate a rendered flight on its map.
+
+    Needs no download; the truth is compared with at the very end.
+    """
     from cvgl_ray.map_stages import quickstart_stage
 
     printing.flight(quickstart_stage(output, seed, photos, address), str(output))

@@ -25,30 +25,42 @@ NARROWEST_ALIGNED = 26  # degrees: four of the 56 sectors that strips are aligne
 
 @click.command()
 @click.option("--output", type=options.FOLDER, required=True, help="Folder of the world.")
-@click.option("--places", default=120, show_default=True, type=click.IntRange(min=1), help="Training places.")
-@click.option("--test-places", default=60, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--places",
+    default=120,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Training places, or places along streets.",
+)
+@click.option("--test-places", default=60, show_default=True, type=click.IntRange(min=1), help="Test places.")
 @click.option(
     "--views", default=4, show_default=True, type=click.IntRange(min=1), help="Drone images per place."
 )
-@click.option("--image-size", default=256, show_default=True, type=click.IntRange(min=32), help="px")
+@click.option(
+    "--image-size", default=256, show_default=True, type=click.IntRange(min=32), help="Px per side."
+)
 @click.option(
     "--distractors",
     default=0,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Test places without queries.",
+    help="Further test places, without queries.",
 )
-@click.option("--flight", is_flag=True, help="A map and a drone's flight over it instead of places.")
-@click.option("--photos", default=60, show_default=True, type=click.IntRange(min=2), help="Of the flight.")
+@click.option("--flight", is_flag=True, help="Render a map and a drone's flight over it instead.")
+@click.option(
+    "--photos", default=60, show_default=True, type=click.IntRange(min=2), help="Photos of the flight."
+)
 @click.option(
     "--quarters",
     default=3,
     show_default=True,
     type=click.IntRange(min=1, max=6),
-    help="Side of the flight's map, in neighbourhoods of 400 m.",
+    help="Neighbourhoods of 400 m along each side of the flight's map.",
 )
-@click.option("--streets", is_flag=True, help="Street panoramas and the tiles around them instead of places.")
-@click.option("--turned", is_flag=True, help="Panoramas look to any heading, not to the north.")
+@click.option("--streets", is_flag=True, help="Render street panoramas and the tiles around them instead.")
+@click.option(
+    "--turned", is_flag=True, help="The middles of panoramas look to any heading, not to the north."
+)
 @click.option(
     "--field-of-view",
     default=360,
@@ -56,11 +68,21 @@ NARROWEST_ALIGNED = 26  # degrees: four of the 56 sectors that strips are aligne
     type=click.IntRange(min=10, max=360),
     help="Degrees that a panorama shows.",
 )
-@click.option("--seed", default=0, show_default=True)
-@click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True, help="Another number renders another world.")
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes that render; threads with --flight.",
+)
 @click.pass_context
 def synth(context: click.Context, output: Path, flight: bool, streets: bool, **given: Any) -> None:
-    """Render a procedural world: places in University-1652's layout, a flight over a map, or streets."""
+    """Render a procedural world.
+
+    Places in University-1652's layout, with --flight a flight over a map, or with --streets panoramas and the
+    tiles around them.
+    """
     from cvgl_ray.synthetic import write_flight, write_streets, write_world
     from cvgl_ray.synthetic.untrained import write_settings
 

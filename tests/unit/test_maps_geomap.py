@@ -207,20 +207,20 @@ def test_the_frame_is_a_geodesic_one_and_crosses_the_antimeridian() -> None:
 
 
 def test_a_huge_sparse_map_is_read_in_little_memory(tmp_path: Path) -> None:
-    """50,000 x 50,000 px, one written block: far beyond Pillow's limit; the whole of it is seen from afar."""
+    """20,480 x 20,480 px, one written block: far beyond Pillow's limit; the whole of it is seen from afar."""
     path = tmp_path / "huge.tif"
-    profile = {"width": 50_000, "height": 50_000, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
+    profile = {"width": 20_480, "height": 20_480, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}
     options = {"tiled": True, "compress": "deflate", "sparse_ok": True, "nodata": 0}
     with rasterio.open(path, "w", driver="GTiff", transform=UTM, **profile, **options) as file:
-        block = rasterio.windows.Window(25_600, 25_600, 512, 512)
+        block = rasterio.windows.Window(10_240, 10_240, 512, 512)
         file.write(np.full((3, 512, 512), 99, np.uint8), window=block)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     geomap = open_map(str(path))
-    assert geomap.area_m2 == pytest.approx(625e6, rel=0.01)
-    east, north = local_of(geomap.frame, *truth_of("EPSG:32633", UTM, (25_856, 25_856)))
+    assert geomap.area_m2 == pytest.approx(10_240**2, rel=0.01)
+    east, north = local_of(geomap.frame, *truth_of("EPSG:32633", UTM, (10_496, 10_496)))
     near = geomap.read(Window(east - 64, north - 64, east + 64, north + 64), 0.5)
     assert near.valid.all()
     assert (near.rgb == 99).all()
     far = geomap.read(Window(east - 1280, north - 1280, east + 1280, north + 1280), 10.0)
     assert near.valid.sum() * 0.25 == pytest.approx(far.valid.sum() * 100 / 4, rel=0.1)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB; the file has 7.5 GB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KiB; the file has 1.3 GB
