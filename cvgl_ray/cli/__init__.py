@@ -30,7 +30,7 @@ _DISK_ERRORS = (
 @click.version_option(package_name="cvgl-ray")
 @click.option("--verbose", is_flag=True, help="Log more, with level and time; may also follow the command.")
 def cli(verbose: bool) -> None:
-    """Cross-view geo-localization without ground truth: adapt a frozen model to two heaps of images."""
+    """Cross-view geo-localization without ground truth: adapt a frozen model to two collections of images."""
     logs.set_up(True if verbose else None)
 
 
