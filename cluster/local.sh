@@ -8,8 +8,8 @@
 #   cluster/local.sh down
 #
 # From the environment: CVGL_RAY_CLUSTER (folder of token, logs and process ids; short, as Ray's socket paths
-# lie below it), CVGL_RAY_PORT (and the one after it), CVGL_RAY_DASHBOARD_PORT, CVGL_RAY_CPUS (a worker's), CVGL_RAY_OBJECT_STORE
-# (bytes, each process's).
+# lie below it), CVGL_RAY_PORT (and the one after it), CVGL_RAY_DASHBOARD_PORT, CVGL_RAY_CPUS (a worker's),
+# CVGL_RAY_OBJECT_STORE (bytes, each process's).
 set -euo pipefail
 
 folder=${CVGL_RAY_CLUSTER:-$HOME/.cvgl_ray/cluster}
@@ -56,6 +56,8 @@ start() {
   nohup ray start --block --object-store-memory="$object_store" \
     --dashboard-agent-listen-port=0 "$@" >"$folder/$node.log" 2>&1 </dev/null &
   echo $! >"$folder/$node.pid"
+  # On a busy machine it takes its name late, and would seem to be gone.
+  until running "$node" || ! kill -0 $! 2>/dev/null; do sleep 0.05; done
 }
 
 # Waits until Ray says that the node runs; ends everything where it does not.
@@ -142,7 +144,7 @@ down() {
 stop() {
   local node waited=0
   for node in "$@"; do
-    ! running "$node" || kill -TERM "$(cat "$folder/$node.pid")"
+    ! running "$node" || kill -TERM "$(cat "$folder/$node.pid")" 2>/dev/null || true # it may have ended by now
   done
   for node in "$@"; do
     while running "$node"; do

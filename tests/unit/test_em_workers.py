@@ -136,8 +136,9 @@ def worker(rank, folder):
 def two(tmp_path_factory):
     """What each of two processes computed; started once for all tests."""
     folder = tmp_path_factory.mktemp("gloo")
-    context = multiprocessing.get_context("forkserver")  # whose children need not import torch once more
-    context.set_forkserver_preload([__name__])
+    # Whose children need not import all of this once more.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "torch._dynamo", "cvgl_ray.em.build", "cvgl_ray.em.compiled"])
     processes = [
         context.Process(target=worker, args=(rank, str(folder)), daemon=True) for rank in range(WORLD)
     ]
