@@ -37,10 +37,10 @@ def judged(query, reference):
 
 
 def test_it_falls_as_recall_falls_and_nears_zero_for_features_of_nothing():
-    scores = [judged(*views(noise))["score"] for noise in (0.2, 1.0, 2.0)]
+    scores = [judged(*views(noise, places=100))["score"] for noise in (0.2, 1.0, 2.0)]
     assert scores[0] > 0.95
     assert scores == sorted(scores, reverse=True)
-    unrelated = views(0.5, seed=0)[0], views(0.5, seed=1)[1]
+    unrelated = views(0.5, 100, seed=0)[0], views(0.5, 100, seed=1)[1]
     found = judged(*unrelated)
     # A model alone finds many mutual pairs there; two models do not find the same ones.
     assert found["agreement"] < 0.1
@@ -57,7 +57,7 @@ def test_rounds_of_the_halves_follow_the_learner_and_can_be_caught_up():
 
 
 def test_halves_go_on_from_a_checkpoint_with_the_values_of_then():
-    query, reference = views(1.0)
+    query, reference = views(1.0, places=100)
     learning = load_config(None, ("mstep.rounds=3",)).learning
     changed = load_config(None, ("mstep.rounds=3", "adapter.shrinkage=1.0")).learning
     learner, rounds = start(query, reference, learning)

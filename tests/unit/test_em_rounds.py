@@ -17,7 +17,7 @@ from cvgl_ray.em.rounds import embed_share, frozen_graphs, local_matcher, run_ro
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY, REFERENCE, view_mean
 
-PLACES, DIMENSION = 150, 32
+PLACES, DIMENSION = 110, 32
 LAST = "run.agreement=false"  # these tests look at the last round, whatever it is worth
 CLOSED = load_config(None, ("run.seed=3", LAST)).learning
 GRADIENT = (
@@ -48,7 +48,7 @@ KINDS = pytest.mark.parametrize("learning", [CLOSED, LINEAR, SMALL_PAPER], ids=[
 
 @functools.cache
 def views(images=1):
-    """Query [150 * images, 32] and reference [150, 32] float16 rows; row i of both shows place i % 150."""
+    """Query [110 * images, 32] and reference [110, 32] float16 rows; row i of both shows place i % 110."""
     rng = np.random.default_rng(0)
     latent = rng.normal(size=(PLACES, 12))
     shared = rng.normal(size=(12, DIMENSION))
@@ -203,7 +203,9 @@ def test_a_nan_feature_stops_the_run(learning, in_centre):
     reference[[5, 6], 3] = np.nan
     learner = new_learner(learning, (query, reference) if in_centre else None)
     count = PLACES if in_centre or learning is SMALL_PAPER else 2  # BatchNorm's statistics are of all rows
-    with pytest.raises(InputError, match=f"{count} of 150 reference embeddings are not finite in round 0"):
+    with pytest.raises(
+        InputError, match=f"{count} of {PLACES} reference embeddings are not finite in round 0"
+    ):
         list(rounds_of(learner, learning, (query, reference)))
 
 
@@ -237,6 +239,6 @@ def test_graphs_are_of_the_normalised_frozen_features():
     before = frozen_graphs(query, reference, adapter)
     for rows, view, graph in zip((query, reference), (QUERY, REFERENCE), before, strict=True):
         unit = embed(adapter, rows, view)  # untrained, an attenuation is the identity
-        assert set(np.argsort(-(unit @ unit[7]))[1:14]) <= set(graph[[7]].indices)  # ceil(sqrt 150) = 13
+        assert set(np.argsort(-(unit @ unit[7]))[1:12]) <= set(graph[[7]].indices)  # ceil(sqrt 110) = 11
     after = frozen_graphs(query, reference, trained(CLOSED)[0].adapter)
     assert all((one != two).nnz == 0 for one, two in zip(before, after, strict=True))
