@@ -1,5 +1,6 @@
 """One thread per process, no search for garbage while modules are imported, the command line in here."""
 
+import atexit
 import gc
 import os
 import sys
@@ -10,15 +11,12 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # matrices this small only wait for more of them
 gc.disable()
+atexit.register(gc.unfreeze)  # some packages take for leaks what is still frozen when they end
 
 
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
-
-
-def pytest_sessionfinish() -> None:
-    gc.unfreeze()
 
 
 @pytest.fixture
