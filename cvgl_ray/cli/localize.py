@@ -37,61 +37,33 @@ def _repeated(args: list[str]) -> Iterator[str]:
 
 @click.command(cls=_Several)
 @click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    help="A GeoTIFF, a folder of tiles, or images with their corners; takes several.",
+    "--map", "maps", multiple=True, help="GeoTIFF, folder of tiles, images with corners; takes several."
 )
 @click.option(
-    "--query",
-    "queries",
-    multiple=True,
-    required=True,
-    help="Photos or videos: files or folders; takes several.",
+    "--query", "queries", multiple=True, required=True, help="Photos, videos or folders; takes several."
 )
 @click.option("--output", type=str, default=None, help="Needed with --map: folder of the run, or a URI.")
-@click.option(
-    "--bundle",
-    type=options.FOLDER,
-    help="DIR/bundle: with --gallery what `train` left, with --map what an earlier flight left.",
-)
+@click.option("--bundle", type=options.FOLDER, help="What `train` left, or with --map an earlier flight.")
 @options.config_file
 @options.overrides
+@click.option("--no-adapt", is_flag=True, help="With --map: use the frozen model, not adapted to the flight.")
 @click.option(
-    "--no-adapt", is_flag=True, help="With --map: use the frozen model, do not adapt it to the flight."
+    "--truth", default="", help="With --map: CSV of true places, or exif; it judges the answer alone."
 )
-@click.option(
-    "--truth",
-    default="",
-    help="With --map: a CSV of true places, or exif for the photos' own GPS; it only judges the answer.",
-)
-@click.option(
-    "--cache", default="", help="With --map: folder that keeps cells for further runs; default: OUTPUT/cells."
-)
+@click.option("--cache", default="", help="With --map: folder that keeps the cells; default: OUTPUT/cells.")
 @click.option("--crs", default="", help="With --map: CRS of files that name none, such as EPSG:32632.")
 @click.option(
-    "--write",
-    multiple=True,
-    help="With --map: also write located photos as world, geotiff or gcp; repeatable.",
+    "--write", multiple=True, help="With --map: located photos as world, geotiff or gcp; repeatable."
 )
 @click.option(
     "--every",
     default=2.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="With --map: seconds between two frames that are taken of a video (needs the extra `video`).",
+    help="With --map: seconds between two frames of a video (needs the extra `video`).",
 )
-@click.option(
-    "--gallery",
-    help="Folder or URI of reference images; a feature table where the bundle was trained on one.",
-)
-@click.option(
-    "--top",
-    default=5,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="With --gallery: references per query.",
-)
+@click.option("--gallery", help="Folder or URI of reference images, or a table for a table's bundle.")
+@click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="References per query.")
 @click.option("--json", "as_json", is_flag=True, help="With --gallery: print JSON instead of a table.")
 @options.address
 @options.verbose

@@ -44,11 +44,7 @@ address = click.option(
     help="Ray cluster, HOST:PORT or local; default: the one of this machine, else a new one here.",
 )
 config_file = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(),
-    default=None,
-    help="A TOML file of settings; see `cvgl-ray config`.",
+    "--config", "config_path", type=click.Path(), default=None, help="A TOML file; see `cvgl-ray config`."
 )
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Overrides a setting; repeatable."

@@ -71,9 +71,7 @@ def tune(config_path: str | None, overrides: tuple[str, ...], output: str, addre
 
 @click.command()
 @options.configured
-@click.option(
-    "--bundle", type=options.FOLDER, default=None, help="Bundle to evaluate; default: OUTPUT/bundle."
-)
+@click.option("--bundle", type=options.FOLDER, default=None, help="What to judge; default: OUTPUT/bundle.")
 def evaluate(
     config_path: str | None, overrides: tuple[str, ...], output: str, address: str, bundle: Path | None
 ) -> None:
@@ -95,13 +93,9 @@ def evaluate(
 
 
 @click.command()
-@click.option(
-    "--output", type=options.FOLDER, default="runs/quickstart", show_default=True, help="Folder of the run."
-)
+@click.option("--output", type=options.FOLDER, default="runs/quickstart", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Another number renders another world.")
-@click.option(
-    "--photos", default=24, show_default=True, type=click.IntRange(min=4), help="Photos of the flight."
-)
+@click.option("--photos", default=24, show_default=True, type=click.IntRange(min=4), help="Of the flight.")
 @options.address
 @options.verbose
 def quickstart(output: Path, seed: int, photos: int, address: str) -> None:

@@ -23,59 +23,28 @@ ONLY = {
 NARROWEST_ALIGNED = 26  # degrees: four of the 56 sectors that strips are aligned by
 
 
-@click.command()
+AT_LEAST_1 = click.IntRange(min=1)
+
+
+@click.command(context_settings={"show_default": True})
 @click.option("--output", type=options.FOLDER, required=True, help="Folder of the world.")
+@click.option("--places", default=120, type=AT_LEAST_1, help="Training places, or places along streets.")
+@click.option("--test-places", default=60, type=AT_LEAST_1, help="Test places.")
+@click.option("--views", default=4, type=AT_LEAST_1, help="Drone images per place.")
+@click.option("--image-size", default=256, type=click.IntRange(min=32), help="Px per side.")
 @click.option(
-    "--places",
-    default=120,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Training places, or places along streets.",
-)
-@click.option("--test-places", default=60, show_default=True, type=click.IntRange(min=1), help="Test places.")
-@click.option(
-    "--views", default=4, show_default=True, type=click.IntRange(min=1), help="Drone images per place."
-)
-@click.option(
-    "--image-size", default=256, show_default=True, type=click.IntRange(min=32), help="Px per side."
-)
-@click.option(
-    "--distractors",
-    default=0,
-    show_default=True,
-    type=click.IntRange(min=0),
-    help="Further test places, without queries.",
+    "--distractors", default=0, type=click.IntRange(min=0), help="More test places, without queries."
 )
 @click.option("--flight", is_flag=True, help="Render a map and a drone's flight over it instead.")
+@click.option("--photos", default=60, type=click.IntRange(min=2), help="Photos of the flight.")
 @click.option(
-    "--photos", default=60, show_default=True, type=click.IntRange(min=2), help="Photos of the flight."
-)
-@click.option(
-    "--quarters",
-    default=3,
-    show_default=True,
-    type=click.IntRange(min=1, max=6),
-    help="Neighbourhoods of 400 m along each side of the flight's map.",
+    "--quarters", default=3, type=click.IntRange(1, 6), help="Of 400 m, along each side of its map."
 )
 @click.option("--streets", is_flag=True, help="Render street panoramas and the tiles around them instead.")
-@click.option(
-    "--turned", is_flag=True, help="The middles of panoramas look to any heading, not to the north."
-)
-@click.option(
-    "--field-of-view",
-    default=360,
-    show_default=True,
-    type=click.IntRange(min=10, max=360),
-    help="Degrees that a panorama shows.",
-)
-@click.option("--seed", default=0, show_default=True, help="Another number renders another world.")
-@click.option(
-    "--processes",
-    default=1,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Processes that render; threads with --flight.",
-)
+@click.option("--turned", is_flag=True, help="Panoramas look to any heading, not to the north.")
+@click.option("--field-of-view", default=360, type=click.IntRange(10, 360), help="Degrees of a panorama.")
+@click.option("--seed", default=0, help="Another number renders another world.")
+@click.option("--processes", default=1, type=AT_LEAST_1, help="Processes that render; threads with --flight.")
 @click.pass_context
 def synth(context: click.Context, output: Path, flight: bool, streets: bool, **given: Any) -> None:
     """Render a procedural world.
@@ -108,15 +77,8 @@ def synth(context: click.Context, output: Path, flight: bool, streets: bool, **g
         return
     if flight:
         write_flight(output, **used)
-        paths = (
-            "--map",
-            f"{output}/map.tif",
-            "--query",
-            f"{output}/photos",
-            "--truth",
-            f"{output}/truth.csv",
-        )
-        click.echo(f"flight: {output}\nnext:   {printing.command('localize', *paths, '--output', run)}")
+        sets = ["--map", f"{output}/map.tif", "--query", f"{output}/photos", "--truth", f"{output}/truth.csv"]
+        click.echo(f"flight: {output}\nnext:   {printing.command('localize', *sets, '--output', run)}")
         return
     write_world(output, **used)
     config, root = str(write_settings(output)), f"dataset.root={output}"

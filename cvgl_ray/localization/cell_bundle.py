@@ -77,14 +77,12 @@ def load_cell_bundle(folder: Path) -> CellBundle:
             Cells.model_validate(sections["cells"]),
             description["recipe"],
         )
+    except InputError:
+        raise
     except OSError as error:
         name = Path(error.filename).name
         raise InputError(f"{folder} is no bundle: {name}: {error.strerror}; give DIR/bundle") from error
-    except (KeyError, TypeError, AttributeError, SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"bundle {folder} cannot be read ({error}); localise a flight again") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
+    except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise InputError(f"bundle {folder} cannot be read ({error}); localise a flight again") from error
 
 
