@@ -1,6 +1,7 @@
 """The configuration: what a file and `--set` give, and how each mistake is named."""
 
 import itertools
+import re
 import tomllib
 from pathlib import Path
 
@@ -240,13 +241,15 @@ def test_a_configuration_is_frozen():
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
 def test_every_experiment_loads(path):
-    tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    if "parts" not in tree:
+    text = path.read_text(encoding="utf-8")
+    tree = tomllib.loads(text)
+    if "parts" in tree:
+        base = path.parents[1] / re.search(r"--config (experiments/\S+)", text)[1]  # that its head names
+        parts = tree["parts"] | {"true-labels": []}
+        for items in [*tree.get("configurations", {}).values(), *([name] for name in parts)]:
+            chosen = itertools.chain(*([item] if "=" in item else parts[item] for item in items))
+            load_config(base, tuple(chosen))
+    else:
         load_config(path)
-    for overrides in tree.get("parts", {}).values():
-        load_config(None, tuple(overrides))
     if "tune" in tree:
         assert len(candidates(load_sweep(path))) == tree["tune"]["trials"]
-    for items in tree.get("configurations", {}).values():  # of a grid: overrides, and names of more of them
-        parts = [[item] if "=" in item else tree["parts"][item] for item in items]
-        load_config(None, tuple(itertools.chain(*parts)))
