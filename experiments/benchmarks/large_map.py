@@ -24,7 +24,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from cvgl_ray.synthetic import write_flight
+from cvgl_ray.synthetic.survey import write_flight
 
 BLOCK = 512  # px
 WEIGHTS = (

@@ -11,8 +11,8 @@ from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
 from cvgl_ray.features.table import FeatureTable, read_table
 from cvgl_ray.storage.filesystem import read_bytes
-from cvgl_ray.synthetic import write_world
 from cvgl_ray.synthetic.untrained import UNTRAINED
+from cvgl_ray.synthetic.writer import write_world
 
 
 def two_tables(tables: tuple[str, str] | None, places: int) -> tuple[FeatureTable, FeatureTable]:

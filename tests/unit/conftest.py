@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,9 @@ atexit.register(gc.unfreeze)  # some packages take for leaks what is still froze
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.propagate = True  # else pytest listens to each of torch's anew, thrice per test
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.search.csls import csls
 
-PLACES, SIDE, SIDES, HEADINGS = 18, 8, (10, 8, 6, 5), [0.0, 90.0, 180.0, 270.0]
+PLACES, SIDE, SIDES, HEADINGS = 15, 8, (10, 8, 6, 5), [0.0, 90.0, 180.0, 270.0]
 
 
 def whole(variants, side):
@@ -55,7 +55,7 @@ def share_right(scores):
 
 
 def test_rounds_find_the_pose_and_attenuate_what_tells_views_apart():
-    aligner = Aligner(*scene(noise=1.2), Settings(candidates=8))
+    aligner = Aligner(*scene(noise=1.2), Settings(candidates=6))
     first = aligner.align()
     for _ in range(2):
         aligner.learn(*mutual(csls(aligner.align(), 5)))
@@ -78,7 +78,7 @@ def test_em_takes_vector_and_alignment_together():
     config = load_config(None, ("mstep.rounds=2", "run.agreement=false", "estep.neighbourhood=0"))
     learning = config.learning
     learner, _ = start(query, reference, learning)
-    aligner = Aligner(*scene(noise=0.8), Settings(candidates=8))
+    aligner = Aligner(*scene(noise=0.8), Settings(candidates=6))
     rounds = list(
         run_rounds(learner, query, reference, learning, matcher=alignment_matcher(aligner, learning.estep))
     )
@@ -155,10 +155,10 @@ def test_the_papers_loop_learns_on_cells_too():
     """Encoder, decoder, InfoNCE and reconstruction over the cells that lie on each other."""
     config = load_config(None, ("mstep.steps_per_round=40", "mstep.learning_rate=0.005"))
     learning = cell_learning("linear", config.mstep, config.loss, 0)
-    aligner = Aligner(*scene(noise=1.2), Settings(candidates=8), learning=learning)
+    aligner = Aligner(*scene(noise=1.2), Settings(candidates=6), learning=learning)
     first = share_right(aligner.align())
     aligner.learn(*mutual(csls(aligner.align(), 5)))
     assert share_right(aligner.align()) > first
-    other = Aligner(*scene(noise=1.2), Settings(candidates=8), learning=learning)
+    other = Aligner(*scene(noise=1.2), Settings(candidates=6), learning=learning)
     take_over(other, learned_of(aligner))
     torch.testing.assert_close(other.align(), aligner.align(), rtol=0, atol=0)

@@ -158,7 +158,7 @@ def test_strips_are_stored_and_loaded_as_one_row_of_sectors(tmp_path):
     from cvgl_ray.config import load_config
     from cvgl_ray.distributed.alignment import why_not_aligned
     from cvgl_ray.distributed.cells import Maker, extract_cells
-    from cvgl_ray.synthetic import write_streets
+    from cvgl_ray.synthetic.street_views import write_streets
 
     write_streets(tmp_path / "w", places=2, image_size=32, field_of_view=90)
     config = load_config(

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import load_config
 from cvgl_ray.synthetic.untrained import UNTRAINED
@@ -98,7 +100,9 @@ def test_localize_prints_coordinates_where_they_are_known(run, monkeypatch):
     assert json.loads(run(*options, "--json")[1]) == found
 
 
-def test_synth_prints_a_command_that_needs_no_download(run, tmp_path):
+def test_synth_prints_a_command_that_needs_no_download(run, tmp_path, monkeypatch):
+    grey = np.zeros((32, 32, 3), np.uint8)
+    monkeypatch.setattr("cvgl_ray.synthetic.writer.render_place", lambda *_: (grey, [grey]))
     world = tmp_path / "a world"
     options = ("--places", "1", "--test-places", "1", "--views", "1", "--image-size", "32")
     code, out, _ = run("synth", "--output", str(world), *options)

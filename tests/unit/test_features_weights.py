@@ -38,8 +38,15 @@ def test_random_weights_depend_on_the_seed_alone():
     assert weights_digest(one) != weights_digest(build_model("test_vit", pretrained=False, seed=4))
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_resnet", "test_convnext"])
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("test_vit", ".pth"),
+        ("test_efficientnet", ".safetensors"),
+        ("test_resnet", ".pth"),
+        ("test_convnext", ".safetensors"),
+    ],
+)
 def test_a_checkpoint_gives_its_weights_without_the_classifier(tmp_path, name, suffix):
     source = with_classifier(name)
     checkpoint = saved(tmp_path / f"weights{suffix}", source.state_dict())

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from cvgl_ray.errors import InputError
-from cvgl_ray.synthetic import render_place, write_streets, write_world
 from cvgl_ray.synthetic.canvas import (
     HALF_M,
     Building,
@@ -19,7 +18,10 @@ from cvgl_ray.synthetic.canvas import (
     stations,
 )
 from cvgl_ray.synthetic.fields import box_mean, fractal_noise, shadow_height, shifted
+from cvgl_ray.synthetic.flight import render_place
+from cvgl_ray.synthetic.street_views import write_streets
 from cvgl_ray.synthetic.streets import clip, crooked_blocks
+from cvgl_ray.synthetic.writer import write_world
 
 SMALL = {"places": 1, "test_places": 1, "distractors": 1, "views": 2, "image_size": 24, "seed": 7}
 

@@ -15,14 +15,13 @@ from cvgl_ray.evaluation.truth import read_truth
 from cvgl_ray.maps.footprint import footprint
 from cvgl_ray.maps.geomap import open_map
 from cvgl_ray.maps.metadata import read_info
-from cvgl_ray.synthetic import write_flight
 from cvgl_ray.synthetic.aerial import View, ground_points, photograph
 from cvgl_ray.synthetic.camera import nadir
 from cvgl_ray.synthetic.rays import LEVEL_M, march
 from cvgl_ray.synthetic.region import build_region
 from cvgl_ray.synthetic.sensor import illuminate
 from cvgl_ray.synthetic.site import PLACES, Site
-from cvgl_ray.synthetic.survey import geotiff
+from cvgl_ray.synthetic.survey import geotiff, write_flight
 from cvgl_ray.synthetic.world import World
 
 WGS84 = Geod(ellps="WGS84")
