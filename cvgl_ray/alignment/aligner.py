@@ -5,24 +5,26 @@ pseudo-labels. In between, cells are laid on each other and both scores are take
 found follows what the next round uses: the prior of the poses and the cells' adapter.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
-from cvgl_ray.alignment.cell_adapter import adapted, aligned_rows, halved, view_centres
+from cvgl_ray.alignment.cell_adapter import Adapted, rows_of_pairs, view_centres
 from cvgl_ray.alignment.cell_learning import CellLearning, ClosedForm
+from cvgl_ray.alignment.cell_source import Held, Picked, Source, first_of
 from cvgl_ray.alignment.combine import Combination, mutual
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior, fit_prior
+from cvgl_ray.alignment.scoring import Score, in_memory
+from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.search.csls import csls
 
 LEVEL_QUERIES, LEVEL_REFERENCES = 24, 64  # whose pairs, nearly all wrong, tell the level of the scores
-
-Score = Callable[[Cells, Sequence[Cells], PosePrior, np.ndarray | None], Found]
 
 
 @dataclass(frozen=True)
@@ -30,40 +32,49 @@ class Settings:
     """How pairs are searched and what is learned of them.
 
     sample: queries whose poses are looked for among all headings and widths; candidates: references per query
-    that are aligned by all their cells; all_below: a reference view of no more rows is first searched by
-    coarse cells, a larger one by the vectors alone; cells: aligned cells that the adapter is fitted to;
-    neighbours: of CSLS; dtype: of the products of cells.
+    that are aligned by all their cells; all_below: where there are no more pairs, coarse cells of all of them
+    tell the candidates, else the vectors alone; cells: aligned cells that the adapter is fitted to;
+    neighbours: of CSLS; dtype: of the products of cells; memory: bytes of a node for cells, see
+    `score_rows`'s room.
     """
 
     sample: int = 96
     candidates: int = 32
-    all_below: int = 1024
+    # Coarse cells take a tenth of the time per pair, but see every pair: 4 million take 20 minutes of a CPU
+    # with 84 poses, as long as 32 candidates of each of 11,000 queries. University-1652's 27 million would
+    # take two hours in each round, and its vectors need to be right only among 32 of 701.
+    all_below: int = 2**22
     cells: int = 32_768
     neighbours: int = 10
     dtype: torch.dtype = torch.float32
+    memory: float = 2**33
 
 
 class Aligner:
     """Cells of both views, and what is learned of them: adapter and prior.
 
-    query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised. Strips, of
-    [N, 1, C, 1, w] in both views, are quick to compare: all pairs are, where no candidates are proposed.
+    query: [Nq, H, C, n, n]; references: of each width [Nr, 1, C, m, m]; frozen, not normalised; in memory, or
+    read as they are asked for. Strips, of [N, 1, C, 1, w] in both views, are quick to compare: all pairs are,
+    where no candidates are proposed.
     learning: the M-step of the cells' adapter, the closed form by default.
     """
 
     def __init__(
         self,
-        query: Cells,
-        references: Sequence[Cells],
+        query: Cells | Source,
+        references: Sequence[Cells] | Source,
         settings: Settings | None = None,
         score: Score | None = None,
         learning: CellLearning | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.query, self.references = query, list(references)
-        self.score, self.learning = score or _score(self.settings.dtype), learning or ClosedForm()
-        self.adapter = self.learning.begin(view_centres([query], self.references))
-        self.prior = PosePrior.flat(query.headings, len(self.references))
+        self.query = Held([query]) if isinstance(query, Cells) else query
+        self.references = Held(references) if isinstance(references, Sequence) else references
+        self.score = score or in_memory(partial(score_pairs, dtype=self.settings.dtype))
+        self.learning = learning or ClosedForm()
+        [first] = first_of(self.query)
+        self.strip = first.strip
+        self.prior = PosePrior.flat(first.headings, len(first_of(self.references)))
         self.found: Found | None = None  # of the candidates [Nq, k]
         self.candidates: np.ndarray | None = None
         self.learned = False
@@ -71,14 +82,18 @@ class Aligner:
         self.combination: Combination | None = None  # of these scores with those of vectors
         self._scores: torch.Tensor | None = None  # of the last `align`, until something is learned
 
+    @cached_property
+    def adapter(self) -> ViewCentred:
+        """Of the cells; where none was taken over, it only centres until something is learned."""
+        return self.learning.begin(view_centres(self.query, self.references))
+
     def level(self) -> None:
         """Measure the scores' levels for the adapter as it is now, for whoever scores pairs with it."""
-        self.prior = self._levelled(*self._embedded())
+        self.prior = self._levelled(*self._compared())
 
     def find_poses(self) -> None:
         """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
-        query, references = self._embedded()
-        self._find_poses(*_coarse(query, references), None)
+        self._find_poses(*self._compared(coarse=True), None)
 
     def align(self, proposed: np.ndarray | None = None) -> torch.Tensor:
         """Scores [Nq, Nr] by cells alone; the candidates' are exact, all others' are told by coarse cells.
@@ -87,20 +102,19 @@ class Aligner:
         """
         if self._scores is not None:
             return self._scores
-        query, references = self._embedded()
-        rough, coarse = None, _coarse(query, references)
+        rough, fine, coarse = None, self._compared(), self._compared(coarse=True)
         if not self.learned and not np.isfinite(self.prior.spread):
             self._find_poses(*coarse, proposed)
-        if proposed is None and query.strip:
-            proposed = np.tile(np.arange(len(references[0])), (len(query), 1))
+        if proposed is None and self.strip:
+            proposed = np.tile(np.arange(len(self.references)), (len(self.query), 1))
         if proposed is None:
             rough = self.score(*coarse, self._levelled(*coarse), None)
             order = csls(torch.from_numpy(rough.score), self.settings.neighbours)
             proposed = order.topk(min(self.settings.candidates, order.shape[1]), dim=1).indices.numpy()
         self.candidates = proposed
-        self.prior = self._levelled(query, references)
-        self.found = self.score(query, references, self.prior, proposed)
-        self._scores = torch.from_numpy(_filled(self.found.score, proposed, len(self.references[0]), rough))
+        self.prior = self._levelled(*fine)
+        self.found = self.score(*fine, self.prior, proposed)
+        self._scores = torch.from_numpy(_filled(self.found.score, proposed, len(self.references), rough))
         return self._scores
 
     def learn(self, queries: np.ndarray, references: np.ndarray) -> None:
@@ -117,46 +131,46 @@ class Aligner:
         self._fit_prior(self.found, queries, place)
         poses = self.found.take((queries, place))
         self.pairs = queries, references, poses
+        pairs = queries, references
         self.learning.fit(
-            self.adapter,
-            *aligned_rows(self.query, self.references, (queries, references), poses, self.settings.cells),
+            self.adapter, *rows_of_pairs(self.query, self.references, pairs, poses, self.settings.cells)
         )
         self.learned, self._scores = True, None
 
-    def _find_poses(self, query: Cells, references: Sequence[Cells], proposed: np.ndarray | None) -> None:
+    def _find_poses(self, query: Source, references: Source, proposed: np.ndarray | None) -> None:
         chosen = np.random.default_rng(0).permutation(len(query))[: self.settings.sample]
         among = None if proposed is None else proposed[chosen]
-        found = self.score(query.of(chosen), references, self._levelled(query, references), among)
+        found = self.score(Picked(query, chosen), references, self._levelled(query, references), among)
         if among is None:
             self._fit_prior(found, *_sure(found.score, self.settings.neighbours))
             return
         # A column is a query's candidate: pairs are told by the references that these are.
-        scores = _filled(found.score, among, len(references[0]), None)
+        scores = _filled(found.score, among, len(references), None)
         rows, columns = _sure(scores, self.settings.neighbours)
         at = among[rows] == columns[:, None]
         self._fit_prior(found, rows[at.any(1)], at.argmax(1)[at.any(1)])
 
-    def _levelled(self, query: Cells, references: Sequence[Cells]) -> PosePrior:
+    def _levelled(self, query: Source, references: Source) -> PosePrior:
         """The prior with the level and unit of these cells' scores at each width, from random pairs."""
         rng = np.random.default_rng(0)
         chosen = rng.permutation(len(query))[:LEVEL_QUERIES]
-        drawn = rng.permutation(len(references[0]))[:LEVEL_REFERENCES]
-        among = np.tile(drawn, (len(chosen), 1))
-        level, unit = np.zeros(len(references)), np.ones(len(references))
+        drawn = rng.permutation(len(references))[:LEVEL_REFERENCES]
+        few = Held(query.of(chosen)), Held(references.of(drawn))
+        among = np.tile(np.arange(len(drawn)), (len(chosen), 1))
+        level, unit = np.zeros(len(self.prior.width)), np.ones(len(self.prior.width))
         for width in np.flatnonzero(self.prior.width > -np.inf):
-            alone = np.where(np.arange(len(references)) == width, 0.0, -np.inf)
+            alone = np.where(np.arange(len(level)) == width, 0.0, -np.inf)
             prior = replace(
                 self.prior, width=alone, level=np.zeros(len(alone)), unit=np.ones(len(alone)), scale=0.0
             )
-            scores = self.score(query.of(chosen), references, prior, among).score
+            scores = self.score(*few, prior, among).score
             level[width], unit[width] = scores.mean(), max(float(scores.std()), 1e-6)
         return replace(self.prior, level=level, unit=unit)
 
-    def _embedded(self) -> tuple[Cells, list[Cells]]:
-        dtype = self.settings.dtype
-        return adapted(self.query, self.adapter, QUERY, dtype), [
-            adapted(cells, self.adapter, REFERENCE, dtype) for cells in self.references
-        ]
+    def _compared(self, *, coarse: bool = False) -> tuple[Source, Source]:
+        """Cells of both views as they are compared, embedded as they are read; coarse: quicker to compare."""
+        made = partial(Adapted, adapter=self.adapter, dtype=self.settings.dtype, coarse=coarse)
+        return made(self.query, view=QUERY), made(self.references, view=REFERENCE)
 
     def _fit_prior(self, found: Found, rows: np.ndarray, columns: np.ndarray) -> None:
         right = found.take((rows, columns))
@@ -164,13 +178,6 @@ class Aligner:
         self.prior = fit_prior(
             right.heading, right.width, right.row, right.column, self.prior, float(found.score.var()) / lead
         )
-
-
-def _coarse(query: Cells, references: Sequence[Cells]) -> tuple[Cells, list[Cells]]:
-    """Cells that are quicker to compare; strips as they are."""
-    if query.strip:
-        return query, list(references)
-    return halved(query), [halved(cells) for cells in references]
 
 
 def _filled(scores: np.ndarray, candidates: np.ndarray, references: int, rough: Found | None) -> np.ndarray:
@@ -197,9 +204,3 @@ def _sure(found: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     lead = (top[:, 0] - top[:, 1]).numpy()[rows]
     kept = lead >= np.median(lead)
     return rows[kept], columns[kept]
-
-
-def _score(dtype: torch.dtype) -> Score:
-    return lambda query, references, prior, candidates: score_pairs(
-        query, references, prior, candidates, dtype=dtype
-    )

@@ -1,36 +1,96 @@
 """The cells' own adapter: normalised by view, attenuated by aligned cells."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from cvgl_ray.alignment.cell_source import Source, joined
 from cvgl_ray.alignment.poses import Found
 from cvgl_ray.alignment.yaw import aligned_sectors
 from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.features.cell_projection import sample_cells
 from cvgl_ray.features.cells import Cells
 
-CHUNK = 64  # images
+CHUNK = 64  # images that are read at a time
+# Images per view, or pairs, of which something is learned: evenly drawn of more. Each is read for it, and
+# so many have as many cells as are sampled several times over.
+LEARNED_OF = 4096
 
 
-def view_centres(query: Sequence[Cells], reference: Sequence[Cells]) -> torch.Tensor:
+def view_centres(query: Source, references: Source) -> torch.Tensor:
     """Mean unit cell of each view: [2, C]."""
-    return torch.stack([sample_cells(query).mean(0), sample_cells(reference).mean(0)])
+    return torch.stack([_sampled(query).mean(0), _sampled(references).mean(0)])
+
+
+def _sampled(source: Source) -> torch.Tensor:
+    rows = _evenly(len(source))
+    parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+    return sample_cells(map(source.of, parts), len(rows))
+
+
+def _evenly(count: int) -> np.ndarray:
+    return np.arange(0, count, max(1, -(-count // LEARNED_OF)))
 
 
 @torch.no_grad()
 def adapted(cells: Cells, adapter: ViewCentred, view: int, dtype: torch.dtype) -> Cells:
-    """Cells as the adapter embeds them: of unit length, zero where they are masked."""
-    parts = []
-    for start in range(0, len(cells), CHUNK):
-        part = cells.of(slice(start, start + CHUNK))
-        rows = part.maps.float().permute(0, 1, 3, 4, 2)
-        embedded = adapter(rows.reshape(-1, rows.shape[-1]), view).view(*rows.shape[:-1], -1)
-        parts.append((embedded * part.masks[..., None]).permute(0, 1, 4, 2, 3).to(dtype))
-    return replace(cells, maps=torch.cat(parts))
+    """Cells as the adapter embeds them: of unit length, zero where they are masked.
+
+    Image by image, so that no bit of one depends on which others are embedded with it.
+    """
+    maps = torch.empty(cells.maps.shape, dtype=dtype)
+    for number in range(len(cells)):
+        part = cells.of(slice(number, number + 1))
+        rows = part.maps.float().permute(0, 1, 3, 4, 2).contiguous()  # or the product would round otherwise
+        embedded = adapter(rows.view(-1, rows.shape[-1]), view).view(rows.shape)
+        maps[number] = (embedded * part.masks[..., None])[0].permute(0, 3, 1, 2)
+    return replace(cells, maps=maps)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A source's cells as they are compared: see `adapted`, and `halved` where they are `coarse`."""
+
+    source: Source
+    adapter: ViewCentred
+    view: int
+    dtype: torch.dtype
+    coarse: bool = False
+
+    @property
+    def held(self) -> None:
+        """See Source."""
+        return None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def of(self, rows: np.ndarray) -> list[Cells]:
+        """See Source."""
+        parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+        return joined((self._compared(self.source.of(part)) for part in parts), len(rows))
+
+    def _compared(self, cells: Sequence[Cells]) -> list[Cells]:
+        made = [adapted(one, self.adapter, self.view, self.dtype) for one in cells]
+        return [halved(one) for one in made] if self.coarse and not made[0].strip else made
+
+
+def rows_of_pairs(
+    query: Source, references: Source, pairs: tuple[np.ndarray, np.ndarray], poses: Found, limit: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `aligned_rows`, of at most LEARNED_OF of the pairs [p], whose cells alone are read."""
+    kept = _evenly(len(pairs[0]))
+    each, sides = max(1, limit // max(1, len(kept))), []
+    for start in range(0, len(kept), CHUNK):
+        few = kept[start : start + CHUNK]
+        (one, first), (other, second) = (np.unique(side[few], return_inverse=True) for side in pairs)
+        [asked], laid_on = query.of(one), references.of(other)
+        sides.append(aligned_rows(asked, laid_on, (first, second), poses.take((few,)), each * len(few)))
+    left, right = zip(*sides, strict=True)
+    return torch.cat(left), torch.cat(right)
 
 
 def aligned_rows(

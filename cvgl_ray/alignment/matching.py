@@ -63,10 +63,10 @@ def together(aligner: Aligner, vectors: torch.Tensor, neighbours: int, *, keep: 
     """Scores [Nq, Nr] of vectors (cosines) and cells together.
 
     keep: the weights that the aligner knows, from its training; else they are found anew, and it knows them.
-    Few references are searched by coarse cells; of many the vectors propose those that are aligned.
+    Few pairs are all searched by coarse cells; of many the vectors propose those that are aligned.
     """
     settings, proposed = aligner.settings, None
-    if vectors.shape[1] > settings.all_below:
+    if vectors.numel() > settings.all_below:
         proposed = vectors.topk(min(settings.candidates, vectors.shape[1]), dim=1).indices.numpy()
     known = aligner.combination if keep else None
     total, aligner.combination = combined([aligner.align(proposed), vectors], neighbours, known)

@@ -11,9 +11,9 @@ class Alignment(Section):
     """Queries laid on references by their cells: what may be tried, and what it may take."""
 
     use: Literal["auto", "yes", "no"] = "auto"
-    """auto: where there are pictures, not a table, and the cells fit into `memory_gib`"""
+    """auto: where there are pictures, not a table, 20 per view at least, and at most 2^28 pairs of them"""
     memory_gib: Positive = 8.0
-    """of one node, for the cells of both views while they are compared"""
+    """of one node, for cells; where all take more, those are read that are compared at a time"""
     side: Count = 14
     """cells of a query's side"""
     bands: Count = 4

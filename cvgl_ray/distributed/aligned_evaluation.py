@@ -59,7 +59,7 @@ def aligned_scores(
         for view, names, role in zip(cells.views, ids, (QUERY, REFERENCE), strict=True)
     )
     settings = settings_of(section)
-    aligner = Aligner(*cells.load(ids[0], ids[1]), settings, ClusterScore(settings.dtype))
+    aligner = Aligner(*cells.sources(ids[0], ids[1], settings), settings, ClusterScore(settings))
     take_over(aligner, bundle.alignment.learned)
     cosines = torch.from_numpy(query) @ torch.from_numpy(reference).T
     return together(aligner, cosines, neighbours, keep=True)

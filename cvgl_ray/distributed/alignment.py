@@ -18,7 +18,7 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Config, Pretransform, Pretransforms
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.align import AlignedData, ClusterScore, settings_of
-from cvgl_ray.distributed.cells import Maker, bytes_needed, cells_as_learned, extract_cells
+from cvgl_ray.distributed.cells import Maker, cells_as_learned, extract_cells
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.store import fingerprint
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 FEWEST = 20  # images per view: of fewer, pairs that are each other's best say little
 CHOICE = "choice.json"
-MOST_PAIRS = 2**28  # whose scores are held at a time, in an evaluation
+MOST_PAIRS = 2**28  # whose scores, 1 GiB, are held at a time, several times over
 SECONDS_PER_PAIR, SECONDS_PER_COARSE_PAIR = 0.0035, 0.0003  # of a CPU, all headings and widths, in bfloat16
 
 
@@ -40,13 +40,11 @@ def why_not_aligned(config: Config, queries: int, references: int) -> str:
     section, estep = config.alignment, config.estep
     if section.use == "no":
         return "alignment.use is no"
-    needed = bytes_needed(section, queries, references, strips=config.strips) / 2**30
     reasons = {
         "features.table has no images": bool(config.features.table),
         f"estep.rows = {estep.rows} leaves images out of each round": estep.rows > 0,
         f"a view has fewer than {FEWEST} images": min(queries, references) < FEWEST,
-        f"their cells take {needed:.1f} GiB, more than alignment.memory_gib = {section.memory_gib:g}": needed
-        > section.memory_gib,
+        _too_many(queries, references): queries * references > MOST_PAIRS,
     }
     reason = next((reason for reason, holds in reasons.items() if holds), "")
     if reason and section.use == "yes":
@@ -101,7 +99,7 @@ def _cpu_minutes(section: Alignment, queries: int, references: int) -> float:
     """Of a round, to an order of magnitude; measured with 12 headings and 7 widths (experiments/LOG.md)."""
     settings = settings_of(section)
     poses = section.headings * len(section.widths) / (12 * 7)
-    coarse = references if references <= settings.all_below else 0
+    coarse = references if queries * references <= settings.all_below else 0
     pairs = min(settings.candidates, references) * SECONDS_PER_PAIR + coarse * SECONDS_PER_COARSE_PAIR
     slower = 1 if settings.dtype == torch.bfloat16 else 2
     return queries * pairs * poses * slower / 60
@@ -112,7 +110,7 @@ def cells_for(
 ) -> AlignedData | None:
     """The cells of a catalog's images that are evaluated, as a bundle compares them.
 
-    None where it has not learned to align, and where the cells take too much memory, which is said.
+    None where it has not learned to align, and where the pairs are too many, which is said.
     """
     section, dataset = config.alignment, config.dataset
     if bundle.alignment is None or section.use == "no":
@@ -122,18 +120,17 @@ def cells_for(
     rows = catalog.rows.filter(np.array([name in tested for name in catalog.image_ids]))
     images = Catalog(rows)
     counts = [len(images.select(view=view)) for view in (dataset.query_view, dataset.reference_view)]
-    needed = bytes_needed(section, *counts, strips=config.strips) / 2**30
-    if needed > section.memory_gib or math.prod(counts) > MOST_PAIRS:
-        log.warning(
-            "warning: %d queries and %d references are not evaluated aligned: their cells take %.1f GiB of "
-            "alignment.memory_gib = %g, their scores %.1f GiB",
-            *counts,
-            needed,
-            section.memory_gib,
-            math.prod(counts) * 4 / 2**30,
-        )
+    if math.prod(counts) > MOST_PAIRS:
+        log.warning("warning: the images are not evaluated aligned, since %s", _too_many(*counts))
         return None
     return _data(config, images, output, address, bundle)
+
+
+def _too_many(queries: int, references: int) -> str:
+    return (
+        f"{queries} queries and {references} references are {queries * references} pairs, and the scores of "
+        f"at most {MOST_PAIRS} are held at a time"
+    )
 
 
 def _data(
@@ -182,9 +179,8 @@ def _chosen(
         choice = Choice(**{name: _tuple(value) for name, value in kept.items()})
     else:
         session.connect(address)
-        query, references = data.load(images[0], images[1])
         settings = settings_of(section)
-        aligner = Aligner(query, references, settings, ClusterScore(settings.dtype))
+        aligner = Aligner(*data.sources(images[0], images[1], settings), settings, ClusterScore(settings))
         aligner.find_poses()
         choice = choose(aligner.prior, np.array(section.widths))
         write_json(path, {"key": key, "choice": choice.__dict__, "forwards": choice.forwards})

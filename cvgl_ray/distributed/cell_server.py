@@ -19,16 +19,14 @@ LIMIT_S = 600.0  # for the cells of one shard, or of one batch of photos
 
 
 class CellServer:
-    """Reads the cells of a survey on the node that has them."""
+    """Lets a survey, or a data set's stores, read cells on the node that has them."""
 
-    def __init__(self, survey: Survey) -> None:
-        self.survey = survey
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
 
-    def levels(self, shard: Shard) -> Levels:
-        return self.survey.levels(shard)
-
-    def photos(self, rows: slice) -> Photos:
-        return self.survey.photos(rows)
+    def call(self, name: str, *arguments: Any) -> Any:
+        """What one of the reader's methods gives."""
+        return getattr(self.reader, name)(*arguments)
 
 
 @dataclass(frozen=True)
@@ -43,31 +41,35 @@ class ServedSurvey(Survey):
 
     def _photos(self, rows: slice) -> Photos:
         wanted = slice(self.first + rows.start, self.first + rows.stop)
-        found: Photos = _asked(self.server.photos.remote(wanted))
+        found: Photos = asked(self.server.call.remote("photos", wanted))
         return found
 
     def _levels(self, shard: Shard) -> Levels:
-        found: Levels = _asked(self.server.levels.remote(shard))
+        found: Levels = asked(self.server.call.remote("levels", shard))
         return found
 
 
-def _asked(answer: ray.ObjectRef) -> Any:
+def asked(answer: ray.ObjectRef) -> Any:
+    """What a server answers. Raises GaveUpError where it takes longer than any reading does."""
     try:
         return ray.get(answer, timeout=LIMIT_S)
     except GetTimeoutError as error:
         raise GaveUpError(
             f"cells were not read within {LIMIT_S:.0f} s on the node whose disk holds them: put --output, or"
-            " --cache, on a disk that all nodes see"
+            " the cache, on a disk that all nodes see"
         ) from error
 
 
-def start_server(survey: ray.ObjectRef) -> Any:
-    """The server on this process's node; None where there is no other node."""
+def start_server(reader: Any) -> Any:
+    """The server on this process's node, of a survey or stores, or of a reference to them.
+
+    None where there is no other node.
+    """
     if len(alive_nodes()) == 1:
         return None
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(max_restarts=TRIES, max_task_retries=TRIES)(CellServer)
-    return actor.options(num_cpus=0, scheduling_strategy=here).remote(survey)
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote(reader)
 
 
 def readable(survey: Survey, paths: Sequence[Path], server: Any) -> Survey:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Alignment, Backbone, CellLayer, Config
 from cvgl_ray.distributed.cell_directions import fewer, found_directions, sample
 from cvgl_ray.distributed.extract import bring, file_digests_of
-from cvgl_ray.errors import InputError
 from cvgl_ray.features.batches import missing_batches
 from cvgl_ray.features.cell_batches import CellWork, Variants
 from cvgl_ray.features.cell_model import CellModel, build_cell_model, cell_recipe
 from cvgl_ray.features.cell_projection import CHANNELS
-from cvgl_ray.features.cells import Cells
+from cvgl_ray.features.cell_stores import CellStores
 from cvgl_ray.features.preparing import Preparing
-from cvgl_ray.features.store import FEATURE, FeatureStore
+from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.features.strip_cells import Sectors, StripWork
 from cvgl_ray.storage.files import file_digest
 from cvgl_ray.storage.known_files import KnownFiles
@@ -29,46 +28,6 @@ log = logging.getLogger(__name__)
 
 Made = Mapping[str, Any]  # Variants or Sectors by view
 FEW_CELLS = 64  # images that are done before Ray would have started: a photo and its candidates, say
-
-
-@dataclass(frozen=True)
-class CellStores:
-    """Where a data set's cells lie and what they are: by view its images' digests; why some have none."""
-
-    stores: dict[str, FeatureStore]
-    digests: dict[str, dict[str, str]]  # by view and image_id
-    reasons: dict[str, str] = field(default_factory=dict)  # by digest
-
-    @property
-    def recipes(self) -> dict[str, dict[str, Any]]:
-        """By view, all that its cells depend on besides the image."""
-        return {view: store.recipe for view, store in self.stores.items()}
-
-    def load(self, view: str, image_ids: Sequence[str]) -> list[Cells]:
-        """The cells of some images, per side. Raises InputError for an image that has none."""
-        store, digests = self.stores[view], [self.digests[view][name] for name in image_ids]
-        done = store.digests()
-        lacking = [row for row, digest in enumerate(digests) if digest not in done]
-        if lacking:
-            first = lacking[0]
-            reason = self.reasons.get(digests[first], "they are not stored any more")
-            raise InputError(
-                f"{len(lacking)} of {len(image_ids)} images of view {view!r} have a vector but no cells"
-                f" ({image_ids[first]}: {reason}); start the same command again, which makes them once more"
-            )
-        return _made(store.recipe).cells(store.read(digests, FEATURE), store.recipe["cells"]["stride"])
-
-    def has(self, view: str) -> set[str]:
-        """Ids of the images that have cells: all but the broken ones."""
-        done = self.stores[view].digests()
-        return {name for name, digest in self.digests[view].items() if digest in done}
-
-
-def _made(recipe: Mapping[str, Any]) -> Variants | Sectors:
-    """What a recipe says is made of an image."""
-    if "strip" in recipe:
-        return Sectors.of(recipe["strip"])
-    return Variants(tuple(recipe["sides"]), tuple(recipe["headings"]))
 
 
 def variants_of(section: Alignment, query_view: str, reference_view: str) -> dict[str, Variants]:

@@ -140,7 +140,7 @@ class IndexActor:
         if alignment is None:
             search = self._search(views, len(shares), first.dims, ask_each)
             return Matched(match_by(search, first, estep, self.graphs))
-        self.score = self.score or ClusterScore(alignment.settings.dtype)
+        self.score = self.score or ClusterScore(alignment.settings)
         learning = self.learning
         cells = cell_learning(learning.adapter.kind, learning.mstep, learning.loss, learning.seed)
         aligner = alignment.aligner(self.score, cells)

@@ -155,7 +155,8 @@ def _index_bytes(data: TrainingData, config: Config, *, aligned: bool) -> int:
         return held
     width = config.adapter.width or data.centre.shape[1]
     held += 4 * (width * (queries + references) + 3 * queries * references)
-    return held + bytes_needed(config.alignment, queries, references, strips=config.strips)
+    cells = bytes_needed(config.alignment, queries, references, strips=config.strips)
+    return held + min(cells, round(config.alignment.memory_gib * 2**30))
 
 
 class _NoRetry(ray.train.UserCallback):

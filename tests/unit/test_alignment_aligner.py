@@ -116,8 +116,8 @@ def test_adapted_and_halved_cells_are_of_unit_length_where_they_are_valid():
     query, references = scene(noise=0.5)
     mask = whole(4, SIDE).clone()
     mask[0, 1, :3] = False
-    aligner = Aligner(Cells(query.maps, mask), references)
-    cells = adapted(aligner.query, aligner.adapter, QUERY, torch.float32)
+    query = Cells(query.maps, mask)
+    cells = adapted(query, Aligner(query, references).adapter, QUERY, torch.float32)
     torch.testing.assert_close(cells.maps.norm(dim=2), mask.float().expand(PLACES, -1, -1, -1))
     half = halved(cells)
     assert half.masks[0, 1, :, 0].tolist() == [False, True, True, True]
