@@ -10,6 +10,7 @@ all by CSLS, and seconds of CPU. Labels are read after everything else. --set: o
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -18,11 +19,13 @@ import numpy as np
 import torch
 
 from cvgl_ray.alignment import combine
-from cvgl_ray.alignment.aligner import Aligner, Score
+from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.cell_learning import ByGradient, CellLearning, ClosedForm
+from cvgl_ray.alignment.cell_source import Source
 from cvgl_ray.alignment.matching import alignment_matcher, together
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior
+from cvgl_ray.alignment.scoring import Score, in_memory
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.config import Config, load_config
 from cvgl_ray.distributed.align import settings_of
@@ -47,9 +50,7 @@ class Frozen(ClosedForm):
 def only(score: Score, *, heading: bool = False, width: int = -1) -> Score:
     """Headings as the pictures lie, or one width, and no other."""
 
-    def scored(
-        query: Cells, references: Sequence[Cells], prior: PosePrior, candidates: np.ndarray | None
-    ) -> Found:
+    def scored(query: Source, references: Source, prior: PosePrior, candidates: np.ndarray | None) -> Found:
         if heading:
             prior = replace(prior, heading=np.where(np.arange(len(prior.heading)) == 0, 0.0, -np.inf))
         if width >= 0 and np.isfinite(prior.width[width]):
@@ -81,7 +82,7 @@ def middles(dtype: torch.dtype) -> Score:
         )
         return replace(whole, row=np.zeros_like(whole.row), column=np.zeros_like(whole.column))
 
-    return scored
+    return in_memory(scored)
 
 
 def cut(cells: Cells, side: int) -> Cells:
@@ -105,7 +106,9 @@ class Run:
         assert data is not None
         assert made is not None
         self.ids = [catalog.select(view=view).image_ids for view in views]
-        self.query, self.references = data.load(*self.ids)
+        [self.query], self.references = (
+            data.stores.load(view, ids) for view, ids in zip(views, self.ids, strict=True)
+        )
         self.vectors = [
             select(made.tables[view], ids).features.astype(np.float32)
             for view, ids in zip(views, self.ids, strict=True)
@@ -155,8 +158,7 @@ def parts(run: Run) -> dict[str, Callable[[], tuple[torch.Tensor, torch.Tensor, 
     same = min(range(len(widths)), key=lambda number: abs(widths[number] - 1))
     closed, mstep, loss = ClosedForm(), run.config.mstep, run.config.loss
 
-    def score(*arguments: object) -> Found:
-        return score_pairs(*arguments, dtype=dtype)  # type: ignore[arg-type]
+    score = in_memory(partial(score_pairs, dtype=dtype))
 
     def by_gradient(steps: int, rate: float) -> CellLearning:
         return ByGradient(mstep.model_copy(update={"steps_per_round": steps, "learning_rate": rate}), loss)

@@ -123,7 +123,7 @@ def _yaws(aligner: Aligner) -> np.ndarray:
     """Degrees [Nq, Nr] clockwise from north that each panorama's middle looks at, on each tile."""
     found = aligner.found
     assert found is not None
-    return -360.0 * found.heading / aligner.query.headings % 360
+    return -360.0 * found.heading / len(aligner.prior.heading) % 360
 
 
 def _truth(root: Path, world: dict, ids: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:

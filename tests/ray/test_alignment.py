@@ -167,5 +167,5 @@ def test_a_node_that_does_not_see_the_disk_asks_one_that_does(tmp_path: Path) ->
 
 def test_what_cannot_be_aligned_is_said_before_anything_is_read(turned: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"alignment\.use is \"yes\", and estep\.rows = 5 leaves images out"):
-        train_stage(own(turned, "estep.rows=5"), tmp_path)
+        train_stage(own(turned, "estep.rows=5", "estep.neighbourhood=0"), tmp_path)
     assert not (tmp_path / "cells").exists()
