@@ -96,33 +96,49 @@ def read_rates(stores: CellStores, blocks: int = 8) -> str:
 
 
 class Peaks:
-    """Most memory of this process and of scoring actors, looked at every half second."""
+    """Most memory of this process and of the scoring actors that it started, looked at twice per second."""
 
     def __init__(self) -> None:
-        self.own: dict[str, int] = defaultdict(int)
-        self.whole: dict[str, int] = defaultdict(int)
+        self.own: dict[str, float] = defaultdict(float)  # GiB
+        self.whole: dict[str, float] = defaultdict(float)
+        self.seconds: dict[int, float] = {}  # of CPU, by actor
         self.ended = threading.Event()
         threading.Thread(target=self._look, daemon=True).start()
 
     def _look(self) -> None:
         while not self.ended.wait(0.5):
-            for folder in Path("/proc").iterdir():
-                try:
-                    name = (folder / "cmdline").read_text()
-                    who = "driver" if folder.name == str(os.getpid()) else "actor"
-                    if who == "driver" or name.startswith("ray::_Scorer"):
-                        lines = (folder / "status").read_text().splitlines()
-                        kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if "kB" in line}
-                        self.own[who] = max(self.own[who], kib["RssAnon"])
-                        self.whole[who] = max(self.whole[who], kib["VmRSS"])
-                except (OSError, KeyError):
+            parents = {int(path.name): _stat(path) for path in Path("/proc").iterdir() if path.name.isdigit()}
+            for pid, (parent, seconds) in parents.items():
+                grandparent = parents.get(parent, (0, 0.0))[0]
+                who = "driver" if pid == os.getpid() else "actor" if grandparent == os.getpid() else ""
+                if who == "actor" and "ray::_Scorer" not in _read(pid, "cmdline"):
                     continue
+                lines = _read(pid, "status").splitlines() if who else []
+                gib = {line.split(":")[0]: int(line.split()[1]) / 2**20 for line in lines if " kB" in line}
+                self.own[who] = max(self.own[who], gib.get("RssAnon", 0))
+                self.whole[who] = max(self.whole[who], gib.get("VmRSS", 0))
+                if who == "actor":
+                    self.seconds[pid] = seconds
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{who} {self.own[who] / 2**20:.2f} GiB own, {self.whole[who] / 2**20:.2f} in all"
-            for who in self.own
+            f"{who} {self.own[who]:.2f} GiB own, {self.whole[who]:.2f} in all" for who in self.own if who
         )
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:  # it has ended
+        return ""
+
+
+def _stat(folder: Path) -> tuple[int, float]:
+    """A process's parent, and the seconds of CPU that it has taken."""
+    fields = _read(int(folder.name), "stat").rpartition(")")[2].split()
+    if not fields:
+        return 0, 0.0
+    return int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def vectors(counts: tuple[int, int]) -> torch.Tensor:
@@ -155,10 +171,12 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
         learned = time.perf_counter() - began - scored
         best = 100 * float((total.argmax(1).numpy() == truth).mean())
         poses = int((aligner.prior.heading > -np.inf).sum() * (aligner.prior.width > -np.inf).sum())
+        time.sleep(1.0)  # for `peaks` to look once more
+        spent, load = sum(peaks.seconds.values()), os.getloadavg()[0]
         print(
-            f"round {done}: scored in {scored:.0f} s, learned in {learned:.1f} s; right: {best:.1f} % of "
-            f"queries, {right:.1f} % of {len(queries)} mutual pairs; {poses} poses are left; peaks: {peaks}; "
-            f"load {os.getloadavg()[0]:.1f}",
+            f"round {done}: scored in {scored:.0f} s, learned in {learned:.1f} s, the actors' CPU {spent:.0f} s "
+            f"so far, load {load:.1f}; right: {best:.1f} % of queries, {right:.1f} % of {len(queries)} mutual "
+            f"pairs; {poses} poses are left; peaks: {peaks}",
             flush=True,
         )
     peaks.ended.set()
