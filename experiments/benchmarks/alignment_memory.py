@@ -174,9 +174,9 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
         time.sleep(1.0)  # for `peaks` to look once more
         spent, load = sum(peaks.seconds.values()), os.getloadavg()[0]
         print(
-            f"round {done}: scored in {scored:.0f} s, learned in {learned:.1f} s, the actors' CPU {spent:.0f} s "
-            f"so far, load {load:.1f}; right: {best:.1f} % of queries, {right:.1f} % of {len(queries)} mutual "
-            f"pairs; {poses} poses are left; peaks: {peaks}",
+            f"round {done}: scored in {scored:.0f} s, learned in {learned:.1f} s, CPU of actors {spent:.0f} "
+            f"s so far, load {load:.1f}; right: {best:.1f} % of queries, {right:.1f} % of {len(queries)} "
+            f"mutual pairs; {poses} poses are left; peaks: {peaks}",
             flush=True,
         )
     peaks.ended.set()
