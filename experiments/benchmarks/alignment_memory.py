@@ -4,10 +4,10 @@
 
 Cells of made-up places are stored in DIR, in the shapes of the default configuration; those that are there
 are used again. Prints the store's bytes and how quickly blocks are read from it (from the disk, and once the
-system holds them in memory), then per memory_gib rounds of the aligner on a cluster of this machine: seconds
-per part, peak memory of the driver and of the largest scoring actor, their own and
-with what the processes share, and the share of pairs that are right. The vectors propose, as they do at
-University-1652's size; they are right for about half of the queries.
+system holds them in memory), then per memory_gib, on a cluster of this machine, milliseconds per pair where
+every pose is tried, and rounds of the aligner: seconds, the share of pairs that are right, and the most memory
+of the driver and of one scoring actor, its own and with what it shares. The vectors propose, as they do at
+University-1652's size, and are right for most queries.
 """
 
 import os
@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from cvgl_ray.alignment.aligner import Aligner
+from cvgl_ray.alignment.cell_source import Picked
 from cvgl_ray.alignment.combine import mutual
 from cvgl_ray.alignment.matching import together
 from cvgl_ray.config import load_config
@@ -35,12 +36,13 @@ from cvgl_ray.features.cell_projection import CHANNELS
 from cvgl_ray.features.cell_stores import CellStores
 from cvgl_ray.features.store import FEATURE, FeatureStore
 
+EVERY_POSE = 96  # queries
 PART = 64  # images per file of the store, as extractions write them
 NAMES = "query", "reference"
 
 
 def stored(folder: Path, counts: tuple[int, int]) -> CellStores:
-    """Cells of queries, turned by a quarter, and of references, several queries per reference."""
+    """Cells of queries, turned by any number of quarters, and of references, several queries per reference."""
     section = load_config(None).alignment
     stores, digests = {}, {}
     for view, made, count in zip(NAMES, variants_of(section, *NAMES).values(), counts, strict=True):
@@ -74,7 +76,8 @@ def cells_of(view: str, number: int, places: int) -> np.ndarray:
     for side in made.sides:
         ground = F.normalize(F.adaptive_avg_pool2d(place, side), dim=0)
         for heading in made.headings:
-            turned = torch.rot90(ground, round((heading - 90) / 90), (1, 2)) if view == "query" else ground
+            turns = round(heading / 90) - number % 4  # a query's own heading is one of four
+            turned = torch.rot90(ground, turns, (1, 2)) if view == "query" else ground
             parts.append(F.normalize(turned + 0.15 * torch.randn(turned.shape, generator=noise), dim=0))
     return torch.cat([part.flatten() for part in parts]).half().numpy()
 
@@ -160,6 +163,22 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
     aligner = Aligner(*sources, settings, ClusterScore(settings))
     print(
         f"memory_gib {memory:g}: {type(sources[0]).__name__}, {time.perf_counter() - began:.0f} s", flush=True
+    )
+    query, references = aligner._compared()
+    few = Picked(query, np.arange(min(counts[0], EVERY_POSE)))
+    proposed = cosines[: len(few)].topk(settings.candidates, dim=1).indices.numpy()
+    spent = 0.0
+    for _ in range(2):  # the actors start in the first
+        began = time.perf_counter()
+        aligner.score(few, references, aligner.prior, proposed)
+        took = time.perf_counter() - began
+        time.sleep(1.0)
+        before, spent = spent, sum(peaks.seconds.values())
+    each = 1000 / proposed.size
+    print(
+        f"every pose of {len(few)} queries: {each * took:.2f} ms per pair, {each * (spent - before):.2f} ms of "
+        f"CPU; load {os.getloadavg()[0]:.1f}",
+        flush=True,
     )
     for done in range(number):
         began = time.perf_counter()
