@@ -5,9 +5,9 @@
 Cells of made-up places are stored in DIR, in the shapes of the default configuration; those that are there
 are used again. Prints the store's bytes and how quickly blocks are read from it (from the disk, and once the
 system holds them in memory), then per memory_gib, on a cluster of this machine, milliseconds per pair where
-every pose is tried, and rounds of the aligner: seconds, the share of pairs that are right, and the most memory
-of the driver and of one scoring actor, its own and with what it shares. The vectors propose, as they do at
-University-1652's size, and are right for most queries.
+every pose is tried, and rounds of the aligner: seconds, the share of pairs that are right, and the most
+memory of the driver and of one scoring actor, its own and with what it shares. The vectors propose, as they
+do at University-1652's size, and are right for most queries.
 """
 
 import os
@@ -42,7 +42,7 @@ NAMES = "query", "reference"
 
 
 def stored(folder: Path, counts: tuple[int, int]) -> CellStores:
-    """Cells of queries, turned by any number of quarters, and of references, several queries per reference."""
+    """Cells of queries, turned by any quarters, and of references, several queries per reference."""
     section = load_config(None).alignment
     stores, digests = {}, {}
     for view, made, count in zip(NAMES, variants_of(section, *NAMES).values(), counts, strict=True):
@@ -174,9 +174,9 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
         took = time.perf_counter() - began
         time.sleep(1.0)
         before, spent = spent, sum(peaks.seconds.values())
-    each = 1000 / proposed.size
+    each, spent = 1000 / proposed.size, spent - before
     print(
-        f"every pose of {len(few)} queries: {each * took:.2f} ms per pair, {each * (spent - before):.2f} ms of "
+        f"every pose of {len(few)} queries: {each * took:.2f} ms per pair, {each * spent:.2f} ms of "
         f"CPU; load {os.getloadavg()[0]:.1f}",
         flush=True,
     )

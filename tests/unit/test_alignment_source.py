@@ -121,3 +121,14 @@ def test_of_many_images_and_pairs_few_are_learned_of(monkeypatch: pytest.MonkeyP
     for source in (query, references):
         assert [len(rows) for rows in source.asked] == [COUNT // 2] * 2
         assert source.asked[1].max() > COUNT * 0.9
+
+
+def test_university_1652_is_aligned_by_what_vectors_propose_and_too_many_pairs_are_refused() -> None:
+    from cvgl_ray.config import load_config
+    from cvgl_ray.distributed.alignment import why_not_aligned
+
+    config = load_config(None)
+    assert why_not_aligned(config, 37_854, 701) == ""
+    assert why_not_aligned(config, 4_000, 1_000) == ""
+    assert 4_000 * 1_000 <= Settings().all_below < 37_854 * 701
+    assert "20000 queries and 20000 references are 400000000 pairs" in why_not_aligned(config, 20_000, 20_000)
