@@ -5,9 +5,9 @@
 Cells of made-up places are stored in DIR, in the shapes of the default configuration; those that are there
 are used again. Prints the store's bytes and how quickly blocks are read from it (from the disk, and once the
 system holds them in memory), then per memory_gib, on a cluster of this machine, milliseconds per pair where
-every pose is tried, and rounds of the aligner: seconds, the share of pairs that are right, and the most
-memory of the driver and of one scoring actor, its own and with what it shares. The vectors propose, as they
-do at University-1652's size, and are right for most queries.
+every pose is tried, and rounds of the aligner: seconds, the share of pairs that are right, a digest of all
+scores, which do not depend on memory_gib, and the most memory of the driver and of one scoring actor, its own
+and with what it shares. The vectors propose, as they do at University-1652's size, and are right for most.
 """
 
 import os
@@ -35,6 +35,7 @@ from cvgl_ray.distributed.cells import variants_of
 from cvgl_ray.features.cell_projection import CHANNELS
 from cvgl_ray.features.cell_stores import CellStores
 from cvgl_ray.features.store import FEATURE, FeatureStore
+from cvgl_ray.storage.files import file_digest
 
 EVERY_POSE = 96  # queries
 PART = 64  # images per file of the store, as extractions write them
@@ -195,7 +196,8 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
         print(
             f"round {done}: scored in {scored:.0f} s, learned in {learned:.1f} s, CPU of actors {spent:.0f} "
             f"s so far, load {load:.1f}; right: {best:.1f} % of queries, {right:.1f} % of {len(queries)} "
-            f"mutual pairs; {poses} poses are left; peaks: {peaks}",
+            f"mutual pairs; scores {file_digest(total.numpy().tobytes())[:8]}; {poses} poses are left; "
+            f"peaks: {peaks}",
             flush=True,
         )
     peaks.ended.set()
