@@ -73,7 +73,7 @@ class ClusterScore:
                 )
             if len(references) * row_bytes(references) <= self.share:  # else each block reads its own
                 references = PutCells.of_all(references)
-        cpus, nodes = session.cluster_cpus(), max(1, len(alive_nodes()))
+        cpus, nodes = session.cluster_cpus(), max(1, sum(1 for node in alive_nodes() if node.get("CPU")))
         self.pool = self.pool or ActorPool([_started(self.dtype) for _ in range(cpus)])
         room = self.share / math.ceil(cpus / nodes)
         shared = ray.put((query, references, prior, room))

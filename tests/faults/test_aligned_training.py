@@ -71,7 +71,9 @@ def assert_same_outcome(one: Path, other: Path) -> None:
 def test_a_scoring_actor_a_worker_and_the_index_may_die(
     undisturbed: Path, places: Path, tmp_path: Path
 ) -> None:
-    config = configured(places, *SETTINGS, f"features.cache={undisturbed / 'features'}")
+    """Its cells are read from disk as they are compared; the undisturbed one held them in memory."""
+    read = (f"features.cache={undisturbed / 'features'}", "alignment.memory_gib=0.000001")
+    config = configured(places, *SETTINGS, *read)
     with ThreadPoolExecutor(1) as pool:
         culprit = pool.submit(killings, tmp_path)
         train_stage(config, tmp_path)
