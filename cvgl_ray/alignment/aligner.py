@@ -89,11 +89,11 @@ class Aligner:
 
     def level(self) -> None:
         """Measure the scores' levels for the adapter as it is now, for whoever scores pairs with it."""
-        self.prior = self._levelled(*self._compared())
+        self.prior = self._levelled(*self.compared())
 
     def find_poses(self) -> None:
         """Which poses occur at all, told by the pairs of a sample that coarse cells are sure of."""
-        self._find_poses(*self._compared(coarse=True), None)
+        self._find_poses(*self.compared(coarse=True), None)
 
     def align(self, proposed: np.ndarray | None = None) -> torch.Tensor:
         """Scores [Nq, Nr] by cells alone; the candidates' are exact, all others' are told by coarse cells.
@@ -102,7 +102,7 @@ class Aligner:
         """
         if self._scores is not None:
             return self._scores
-        rough, fine, coarse = None, self._compared(), self._compared(coarse=True)
+        rough, fine, coarse = None, self.compared(), self.compared(coarse=True)
         if not self.learned and not np.isfinite(self.prior.spread):
             self._find_poses(*coarse, proposed)
         if proposed is None and self.strip:
@@ -114,7 +114,7 @@ class Aligner:
         self.candidates = proposed
         self.prior = self._levelled(*fine)
         self.found = self.score(*fine, self.prior, proposed)
-        self._scores = torch.from_numpy(_filled(self.found.score, proposed, len(self.references), rough))
+        self._scores = torch.from_numpy(filled(self.found.score, proposed, len(self.references), rough))
         return self._scores
 
     def learn(self, queries: np.ndarray, references: np.ndarray) -> None:
@@ -145,7 +145,7 @@ class Aligner:
             self._fit_prior(found, *_sure(found.score, self.settings.neighbours))
             return
         # A column is a query's candidate: pairs are told by the references that these are.
-        scores = _filled(found.score, among, len(references), None)
+        scores = filled(found.score, among, len(references), None)
         rows, columns = _sure(scores, self.settings.neighbours)
         at = among[rows] == columns[:, None]
         self._fit_prior(found, rows[at.any(1)], at.argmax(1)[at.any(1)])
@@ -167,7 +167,7 @@ class Aligner:
             level[width], unit[width] = scores.mean(), max(float(scores.std()), 1e-6)
         return replace(self.prior, level=level, unit=unit)
 
-    def _compared(self, *, coarse: bool = False) -> tuple[Source, Source]:
+    def compared(self, *, coarse: bool = False) -> tuple[Source, Source]:
         """Cells of both views as they are compared, embedded as they are read; coarse: quicker to compare."""
         made = partial(Adapted, adapter=self.adapter, dtype=self.settings.dtype, coarse=coarse)
         return made(self.query, view=QUERY), made(self.references, view=REFERENCE)
@@ -180,7 +180,7 @@ class Aligner:
         )
 
 
-def _filled(scores: np.ndarray, candidates: np.ndarray, references: int, rough: Found | None) -> np.ndarray:
+def filled(scores: np.ndarray, candidates: np.ndarray, references: int, rough: Found | None) -> np.ndarray:
     """Scores [Nq, k] of the candidates among those of all references [Nq, Nr].
 
     Those of the others: the coarse ones brought to the same scale, by the candidates that have both; without

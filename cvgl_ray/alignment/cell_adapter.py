@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from cvgl_ray.alignment.cell_source import Source, joined
 from cvgl_ray.alignment.poses import Found
-from cvgl_ray.alignment.yaw import aligned_sectors
 from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.features.cell_projection import sample_cells
 from cvgl_ray.features.cells import Cells
@@ -97,27 +96,38 @@ def aligned_rows(
     query: Cells, references: Sequence[Cells], pairs: tuple[np.ndarray, np.ndarray], poses: Found, limit: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Frozen cells that lie on each other under the pairs' poses [p], at most about `limit`: [n, C] each."""
-    if query.strip:
-        return aligned_sectors(query, references[0], pairs, poses.heading, limit)
     sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    n = query.maps.shape[-1]
     each = max(1, limit // max(1, len(pairs[0])))
     for number, (one, other) in enumerate(zip(*pairs, strict=True)):
-        cells = references[poses.width[number]]
-        m = cells.maps.shape[-1]
-        top, left = (round(float(x[number]) * m - (n - m) / 2) for x in (poses.row, poses.column))
-        rows, columns = (slice(max(0, shift), min(m, shift + n)) for shift in (top, left))
-        own = tuple(
-            slice(part.start - shift, part.stop - shift) for part, shift in ((rows, top), (columns, left))
-        )
-        heading = poses.heading[number]
-        first, second = query.of(slice(one, one + 1)), cells.of(slice(other, other + 1))
-        both = first.masks[0, heading][own] & second.masks[0, 0][rows, columns]
+        first, second, both = aligned_pair(query, references, one, other, poses.take((number,)))
         where = both.flatten().nonzero()[:, 0]
         where = where[:: max(1, -(-len(where) // each))]
-        sides[0].append(first.maps[0, heading][(slice(None), *own)].flatten(1)[:, where].T.float())
-        sides[1].append(second.maps[0, 0][:, rows, columns].flatten(1)[:, where].T.float())
+        sides[0].append(first.flatten(1)[:, where].T.float())
+        sides[1].append(second.flatten(1)[:, where].T.float())
     return torch.cat(sides[0]), torch.cat(sides[1])
+
+
+def aligned_pair(
+    query: Cells, references: Sequence[Cells], one: int, other: int, pose: Found
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cells [C, h, w] of a query and of a reference that lie on each other, and which of them are valid.
+
+    one, other: their rows; pose: of this pair alone.
+    """
+    heading, cells = int(pose.heading), references[int(pose.width)]
+    n, m = query.maps.shape[-1], cells.maps.shape[-1]
+    first, second = query.of(slice(one, one + 1)), cells.of(slice(other, other + 1))
+    if query.strip:
+        maps, mask = second.maps[0, 0].roll(heading, -1), second.masks[0, 0].roll(heading, -1)
+        return first.maps[0, 0], maps, first.masks[0, 0] & mask
+    top, left = (round(float(x) * m - (n - m) / 2) for x in (pose.row, pose.column))
+    rows, columns = (slice(max(0, shift), min(m, shift + n)) for shift in (top, left))
+    inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+    return (
+        first.maps[0, heading][:, *inner],
+        second.maps[0, 0][:, rows, columns],
+        first.masks[0, heading][inner] & second.masks[0, 0][rows, columns],
+    )
 
 
 def halved(cells: Cells) -> Cells:

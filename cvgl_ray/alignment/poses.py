@@ -73,7 +73,7 @@ class Found:
             "right": round(float(self.column[at]), 4),
         }
 
-    def take(self, index: tuple[np.ndarray, ...]) -> "Found":
+    def take(self, index: tuple[np.ndarray | slice | int, ...]) -> "Found":
         """The entries at the given indices of each dimension."""
         return Found(*(getattr(self, field.name)[index] for field in fields(self)))
 

@@ -56,22 +56,6 @@ def score_strips(
     return score, heading, lead
 
 
-def aligned_sectors(
-    query: Cells, reference: Cells, pairs: tuple[np.ndarray, np.ndarray], heading: np.ndarray, limit: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frozen sectors that lie on each other under the pairs' yaws [p], at most about `limit`: [n, C] each."""
-    sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    each = max(1, limit // max(1, len(pairs[0])))
-    for one, other, shift in zip(*pairs, heading.tolist(), strict=True):
-        own, their = query.of(slice(one, one + 1)), reference.of(slice(other, other + 1))
-        first, second = own.maps[0, 0, :, 0].float(), their.maps[0, 0, :, 0].float().roll(shift, -1)
-        where = (own.masks[0, 0, 0] & their.masks[0, 0, 0].roll(shift)).nonzero()[:, 0]
-        where = where[:: max(1, -(-len(where) // each))]
-        sides[0].append(first[:, where].T)
-        sides[1].append(second[:, where].T)
-    return torch.cat(sides[0]), torch.cat(sides[1])
-
-
 def _wanted(candidates: np.ndarray | None, references: int) -> tuple[np.ndarray | slice, np.ndarray]:
     """The rows of the reference that are anyone's candidate, and the place of each row among them."""
     named = np.ones(references, dtype=bool)

@@ -19,6 +19,7 @@ from cvgl_ray import config
 from cvgl_ray.alignment.aligner import Aligner, Settings
 from cvgl_ray.alignment.cell_learning import CellLearning
 from cvgl_ray.alignment.cell_source import Picked, Source, row_bytes
+from cvgl_ray.alignment.halves import LaidHalves
 from cvgl_ray.alignment.learned import Learned, take_over
 from cvgl_ray.alignment.poses import Found, score_pairs
 from cvgl_ray.alignment.prior import PosePrior
@@ -116,13 +117,14 @@ class _Scorer:
 class Alignment:
     """What the rounds of a training align: queries' and references' cells, and what was learned last.
 
-    state: None before the first round.
+    state: None before the first round; laid: what halves of the cells said in the last one, for the judge.
     """
 
     query: Source
     references: Source
     settings: Settings
     state: Learned | None = None
+    laid: LaidHalves | None = None
 
     def aligner(self, score: Score, learning: CellLearning) -> Aligner:
         """As the last round left it."""

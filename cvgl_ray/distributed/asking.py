@@ -55,7 +55,7 @@ def index_matcher(actor: Any, frozen: Rows, device: str, alignment: Alignment | 
             answer = _ask(actor, number, share, alignment, partial(search_shard, fetch=fetch, device=device))
             if isinstance(answer, Matched):
                 if alignment is not None:
-                    alignment.state = answer.learned
+                    alignment.state, alignment.laid = answer.learned, answer.laid
                 return answer.labels
             reason = answer.reason if answer else reason
         raise GaveUpError(

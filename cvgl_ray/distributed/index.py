@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import ray
 
 from cvgl_ray.alignment.cell_learning import cell_learning
+from cvgl_ray.alignment.halves import LaidHalves, laid_halves
 from cvgl_ray.alignment.learned import Learned, learned_of
 from cvgl_ray.alignment.matching import alignment_matcher
 from cvgl_ray.config import Learning
@@ -53,10 +54,11 @@ class Share(RoundRows):
 
 @dataclass(frozen=True)
 class Matched:
-    """A round's pseudo-labels, and where images are aligned what that has learned of them."""
+    """A round's pseudo-labels; of aligned images what was learned, and what halves of it say to the judge."""
 
     labels: PseudoLabels
     learned: Learned | None = None
+    laid: LaidHalves | None = None
 
 
 class IndexActor:
@@ -150,7 +152,8 @@ class IndexActor:
         )
         labels = alignment_matcher(aligner, estep, self.graphs)(self.round, whole)
         aligner.level()
-        return Matched(labels, learned_of(aligner))
+        laid = laid_halves(aligner, estep.neighbours, learning.seed) if learning.agreement else None
+        return Matched(labels, learned_of(aligner), laid)
 
     def _graph(self, view: int, count: int, workers: int, ask_each: AskEach) -> Any:
         """Who is near whom in the frozen features of a view."""

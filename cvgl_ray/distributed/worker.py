@@ -26,6 +26,7 @@ from cvgl_ray.em import collective
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.gradient import GradientLearner
 from cvgl_ray.em.judge import HalfModels
+from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.rounds import normalised, run_rounds
 from cvgl_ray.reports.shown import shown
 from cvgl_ray.reports.tensorboard import pose_histograms, score_histograms
@@ -73,13 +74,17 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
     def frozen(view: int, part: slice) -> np.ndarray:
         return normalised((query, reference)[view], view, part, learner.adapter)
 
+    def judge(judged: Learner) -> dict[str, float]:
+        assert halves is not None
+        return halves.judge(judged, alignment.laid if alignment is not None else None)
+
     rounds = run_rounds(
         learner,
         query,
         reference,
         learning,
         matcher=index_matcher(arguments["actor"], frozen, device.type, alignment),
-        judge=halves.judge if halves is not None else None,
+        judge=judge if halves is not None else None,
     )
     usage = Usage()
     for done in rounds:

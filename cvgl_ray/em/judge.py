@@ -6,7 +6,7 @@ After co-training: Blum and Mitchell, COLT 1998.
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,16 @@ FEWEST = 20  # images of each view; with fewer, chance alone gives scores that m
 FEW, SPLITS = 100, 4  # with fewer images of a view, so many pairs of halves are averaged against chance
 ALL_ASKED = 4096  # queries; of more, a random sample is asked, always among all references and queries
 ASKED = 2048  # the size of that sample: the score's standard error is at most 0.011
+
+
+class Laid(Protocol):
+    """What the images' cells say of pairs, where they are laid on each other."""
+
+    def labels(self, part: int, query: np.ndarray, reference: np.ndarray) -> PseudoLabels:
+        """Mutual pairs by cells and by the embeddings [Nq, W] and [Nr, W] of a model together.
+
+        part: 0 for the whole cells, 1 and 2 for their halves.
+        """
 
 
 class HalfModels:
@@ -55,7 +65,7 @@ class HalfModels:
         for (_, _, half, _), state in zip(self.halves, states, strict=True):
             half.load_state_dict(state)
 
-    def judge(self, learner: Learner) -> dict[str, float]:
+    def judge(self, learner: Learner, laid: Laid | None = None) -> dict[str, float]:
         """Label-free scores of a model that has done so many rounds, each in [0, 1]; none of few images.
 
         agreement: share of queries that both half models, after as many rounds, give the same reference;
@@ -65,6 +75,7 @@ class HalfModels:
         and score_high: Wilson's 95 % interval of the score.
 
         All pairs are mutual ones by CSLS whatever the configuration, so that configurations can be compared.
+        laid: where cells count too, and so each half model has half of them.
         With fewer than FEWEST images of a view there is too little to say, and the answer is empty. Rounds
         only go forward. Works in this process alone, whatever the number of workers.
         """
@@ -72,13 +83,12 @@ class HalfModels:
             return {}
         labels = []
         with collective.alone():
-            for query, reference, half, rounds in self.halves:
+            for number, (query, reference, half, rounds) in enumerate(self.halves):
                 while half.rounds_done < learner.rounds_done:
                     next(rounds)
-                labels.append(self._labels(half, query, reference))
-            own = label_free_scores(
-                self._labels(learner, self.query, self.reference), queries=len(self.query)
-            )
+                labels.append(self._labels(half, query, reference, laid, 1 + number % 2))
+            whole = self._labels(learner, self.query, self.reference, laid, 0)
+            own = label_free_scores(whole, queries=len(self.query) if laid is None else 0)
         pairs = list(zip(labels[::2], labels[1::2], strict=True))
         agreement = float(np.mean([pair_agreement(*pair) for pair in pairs]))
         chance = float(np.mean([chance_agreement(*pair) for pair in pairs]))
@@ -92,7 +102,9 @@ class HalfModels:
             "score_high": high,
         }
 
-    def _labels(self, learner: Learner, query: Rows, reference: Rows) -> PseudoLabels:
+    def _labels(
+        self, learner: Learner, query: Rows, reference: Rows, laid: Laid | None, part: int
+    ) -> PseudoLabels:
         training = learner.adapter.training
         learner.adapter.eval()
         z_query, z_reference = (
@@ -100,6 +112,8 @@ class HalfModels:
             for rows, view in ((query, QUERY), (reference, REFERENCE))
         )
         learner.adapter.train(training)
+        if laid is not None:
+            return laid.labels(part, z_query, z_reference)
         if self.asked is None:
             return pseudo_labels(z_query, z_reference, scores="csls", match="mutual")
         device = str(learner.device)

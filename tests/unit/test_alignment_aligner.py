@@ -1,12 +1,9 @@
 """EM over pairs and poses on rendered fields: what is found, and what is learned, without a label."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from fields import Field
+from fields import PLACES, SIDE, SIDES, scene, whole
 
 from cvgl_ray.alignment.aligner import Aligner, Settings
 from cvgl_ray.alignment.cell_adapter import adapted, halved
@@ -21,33 +18,6 @@ from cvgl_ray.features.cell_projection import projected, projection
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.search.csls import csls
-
-PLACES, SIDE, SIDES, HEADINGS = 15, 8, (10, 8, 6, 5), [0.0, 90.0, 180.0, 270.0]
-
-
-def whole(variants, side):
-    return torch.ones(1, variants, side, side, dtype=torch.bool)
-
-
-@cache
-def scene(noise, turned=90.0, ratio=1.33, channels=12):
-    """Cells of places seen twice, the queries turned and wider, each view with strong noise of its own.
-
-    The noise lies in three directions, the same everywhere, as what a network says of light and sensor.
-    """
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.linalg.qr(torch.randn(channels, 3, generator=generator))[0]
-
-    def seen(cells):
-        strength = noise * torch.randn(*cells.shape[:-3], 3, *cells.shape[-2:], generator=generator)
-        return F.normalize(cells + torch.einsum("cd,...dyx->...cyx", directions, strength), dim=-3)
-
-    fields = [Field(seed, channels) for seed in range(PLACES)]
-    query = torch.stack([torch.stack([f.cells(SIDE, ratio, turned - h) for h in HEADINGS]) for f in fields])
-    references = [torch.stack([f.cells(side, 1.0) for f in fields])[:, None] for side in SIDES]
-    return Cells(seen(query), whole(4, SIDE)), [
-        Cells(seen(x), whole(1, s)) for x, s in zip(references, SIDES, strict=True)
-    ]
 
 
 def share_right(scores):
