@@ -1,11 +1,11 @@
-"""How well the label-free score follows R@1 where images are aligned: one run's cells and vectors, made worse.
+"""How well the label-free score follows R@1 where images are aligned: a run's cells and vectors, made worse.
 
     python experiments/benchmarks/alignment_scores.py RUN [--config NAME]… [--set KEY=VALUE]…
 
-RUN: of `cvgl-ray train`, aligned, its images still there. Each configuration trains anew on what is left of its
-cells and vectors, and is judged after each round. Prints a row per configuration and round: R@1 query->reference
-/ reference->query of vectors and cells together, the score by vectors alone and by both; then the scores' rank
-correlation with R@1 (mean of both directions). Labels are read for R@1 alone.
+RUN: of `cvgl-ray train`, aligned, its images still there. Each configuration trains anew on what is left of
+its cells and vectors, and is judged after each round. Prints a row per configuration and round: R@1
+query->reference / reference->query of vectors and cells together, the score by vectors alone and by both; then
+the scores' rank correlation with R@1 (mean of both directions). Labels are read for R@1 alone.
 """
 
 from dataclasses import dataclass, replace
@@ -113,8 +113,8 @@ def main(folder: Path, chosen: tuple[str, ...], overrides: tuple[str, ...]) -> N
         every += rows
         for number, (forth, back, alone, both) in enumerate(rows, start=1):
             click.echo(f"| {name} | {number} | {forth:.1f} / {back:.1f} | {alone:.2f} | {both:.2f} |")
-    forth, back, *scores = (np.array(column) for column in zip(*every, strict=True))
-    ranks = [float(spearmanr(score, forth + back).statistic) for score in scores]
+    table = np.array(every)
+    ranks = [spearmanr(table[:, column], table[:, :2].sum(1)).statistic for column in (2, 3)]
     click.echo(f"Spearman over {len(every)}: vectors alone {ranks[0]:.2f}, both {ranks[1]:.2f}")
 
 
