@@ -4,8 +4,8 @@
 
 RUN: of `cvgl-ray train`, aligned, its images still there. Each configuration trains anew on what is left of
 its cells and vectors, and is judged after each round. Prints a row per configuration and round: R@1
-query->reference / reference->query of vectors and cells together, the score by vectors alone and by both; then
-the scores' rank correlation with R@1 (mean of both directions). Labels are read for R@1 alone.
+query->reference / reference->query of vectors and cells together, the score by vectors alone and by both;
+then the scores' rank correlation with R@1 (mean of both directions). Labels are read for R@1 alone.
 """
 
 from dataclasses import dataclass, replace
