@@ -1,6 +1,8 @@
 """A frozen timm model as a function from pictures to cells: one of its maps, at whatever size they have."""
 
+import copy
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -42,7 +44,9 @@ class CellModel:
         self.model = model.eval().requires_grad_(False).to(self.device, dtype)
         if all(parameter.ndim < 5 for parameter in model.parameters()):
             self.model.to(memory_format=torch.channels_last)
-        take_any_size(model)
+        if isinstance(model, timm.models.VisionTransformer):
+            take_any_size(model)
+        self._by_size: dict[tuple[int, int], nn.Module] | None = None  # where one model takes one size alone
         self.preprocessing: dict[str, Any] = timm.data.resolve_model_data_config(model)
         self._mean, self._std = (
             torch.tensor(self.preprocessing[key], device=self.device).view(1, 3, 1, 1) * 255
@@ -53,7 +57,8 @@ class CellModel:
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
         """Raises InputError for cells that are not finite: broken weights, or a precision of small range."""
         prepared = (pictures.to(self.device).float() - self._mean) / self._std
-        [cells] = self.model.forward_intermediates(  # type: ignore[operator]
+        rows, columns = pictures.shape[-2:]
+        [cells] = self._of_size(rows, columns).forward_intermediates(  # type: ignore[operator]
             prepared.to(self.dtype, memory_format=torch.channels_last),
             indices=[self.layer],
             intermediates_only=True,
@@ -67,8 +72,17 @@ class CellModel:
             )
         return cells
 
+    def _of_size(self, rows: int, columns: int) -> nn.Module:
+        """The model for pictures of so many px."""
+        if self._by_size is None:
+            return self.model
+        if (rows, columns) not in self._by_size:
+            self._by_size[rows, columns] = of_size(self.model, rows, columns)
+        return self._by_size[rows, columns]
+
     def to(self, device: str) -> None:
         """Move the model to another device."""
+        self._by_size = None if self._by_size is None else {}
         self.device = torch.device(device)
         self.model.to(self.device)
         self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
@@ -85,20 +99,28 @@ class CellModel:
     def try_out(self) -> None:
         """Take one picture. Raises InputError where the model gives no cells of a picture of any size."""
         rows, columns = TRIED_CELLS
-        sides = rows * self.stride, columns * self.stride
-        name, expected = type(self.model).__name__, (1, self.channels, *TRIED_CELLS)
-        try:
-            found = tuple(self(torch.zeros(1, 3, *sides, dtype=torch.uint8)).shape)
-            reason = f"its cells are {found} instead of {expected}"
-        except InputError:
-            raise
-        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            found, reason = (), (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        if found != expected:
+        sides, expected = (rows * self.stride, columns * self.stride), (1, self.channels, *TRIED_CELLS)
+        reason = self._tried(*sides, expected)
+        if reason and hasattr(self.model, "set_input_size"):
+            self._by_size = {}
+            reason = self._tried(*sides, expected)
+            self._by_size = {}
+        if reason:
+            name = type(self.model).__name__
             raise InputError(
                 f"{name} gives no cells of pictures of {sides[0]} x {sides[1]} px ({reason}); use a"
                 " convolutional backbone, or a plain vision transformer"
             )
+
+    def _tried(self, height: int, width: int, expected: tuple[int, ...]) -> str:
+        """Why a picture of so many px gives no cells of the expected shape; "" where it does."""
+        try:
+            found = tuple(self(torch.zeros(1, 3, height, width, dtype=torch.uint8)).shape)
+        except InputError:
+            raise
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        return "" if found == expected else f"its cells are {found} instead of {expected}"
 
 
 def build_cell_model(section: config.Backbone, layer: config.CellLayer) -> CellModel:
@@ -145,3 +167,17 @@ def take_any_size(model: nn.Module) -> None:
         embed = model.patch_embed
         embed.strict_img_size, embed.flatten = False, False  # type: ignore[union-attr, assignment]
         embed.output_fmt = Format.NHWC  # type: ignore[union-attr]
+
+
+def of_size(model: nn.Module, rows: int, columns: int) -> nn.Module:
+    """A model with windows or relative positions (Swin, BEiT, EVA-02) for pictures of so many px.
+
+    It shares the weights that do not depend on the size; those that do are resampled from the model's own,
+    never from another size's.
+    """
+    shared = {id(parameter): parameter for parameter in model.parameters()}
+    made = copy.deepcopy(model, shared)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch tells timm that its resampling could be quicker
+        made.set_input_size(img_size=(rows, columns))  # type: ignore[operator]
+    return made.requires_grad_(False)

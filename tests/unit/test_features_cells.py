@@ -3,6 +3,7 @@
 from copy import deepcopy
 
 import pytest
+import timm
 import torch
 from backbones import batch, model
 
@@ -25,6 +26,22 @@ def test_any_size_gives_so_many_cells(name):
         assert cells.masks[0, 0].all()
         assert not cells.masks[0, 1, 0, 0]  # a corner turned inwards
         assert cells.masks[0, 1, side // 2, side // 2]
+
+
+def test_a_model_of_windows_takes_each_size_as_if_it_were_the_only_one():
+    """Its biases are resampled from its own, never from another size's."""
+    small = {"depths": (1, 2, 1, 1), "num_heads": (1, 1, 1, 1), "embed_dim": 8}
+    swin = timm.create_model("swin_tiny_patch4_window7_224", **small).eval()
+    made, other = CellModel(swin), CellModel(swin)
+    made.try_out(), other.try_out()
+    sides = (4, 9, 6)
+    for side, again in zip(
+        sides, [cells_of(other, pictures(), side) for side in sides[::-1]][::-1], strict=True
+    ):
+        cells = cells_of(made, pictures(), side)
+        assert cells.maps.shape == (2, 1, made.channels, side, side)
+        assert torch.equal(cells.maps, again.maps)
+    assert swin.patch_embed.img_size == (224, 224)
 
 
 def test_a_turned_picture_gives_the_cells_of_that_heading():
