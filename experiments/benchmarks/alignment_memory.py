@@ -165,7 +165,7 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
     print(
         f"memory_gib {memory:g}: {type(sources[0]).__name__}, {time.perf_counter() - began:.0f} s", flush=True
     )
-    query, references = aligner._compared()
+    query, references = aligner.compared()
     few = Picked(query, np.arange(min(counts[0], EVERY_POSE)))
     proposed = cosines[: len(few)].topk(settings.candidates, dim=1).indices.numpy()
     spent = 0.0

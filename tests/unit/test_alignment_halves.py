@@ -14,7 +14,7 @@ from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.rounds import run_rounds, start
 
 PLACES = 24  # of fewer than 20 the judge says nothing
-LEARNING = load_config(None, ("mstep.rounds=2", "estep.neighbourhood=0")).learning
+LEARNING = load_config(None, ("mstep.rounds=1", "estep.neighbourhood=0")).learning
 
 
 def strips(noise):
@@ -44,7 +44,7 @@ def test_all_channels_score_as_the_search_does_and_their_halves_add_up_to_it():
 
 
 def judged(noise, vectors_noise):
-    """The label-free score after two rounds, by vectors alone and with cells."""
+    """The label-free score after a round, by vectors alone and with cells."""
     rng = np.random.default_rng(0)
     places = rng.standard_normal((PLACES, 32))
     query, reference = (places + vectors_noise * rng.standard_normal(places.shape) for _ in range(2))
