@@ -145,7 +145,7 @@ def test_actors_that_read_cells_score_as_one_process_that_holds_them(
         assert [isinstance(source, StoredCells) for source in sources] == [memory < 2**20] * 2
         aligner = Aligner(*sources, settings, ClusterScore(settings))
         take_over(aligner, bundle.alignment.learned)
-        compared = aligner._compared(coarse=coarse)
+        compared = aligner.compared(coarse=coarse)
         found.append(aligner.score(*compared, aligner.prior, None if coarse else proposed))
     [query], references = (side.of(np.arange(PLACES)) for side in compared)
     found.append(score_pairs(query, references, aligner.prior, None if coarse else proposed))
