@@ -160,18 +160,17 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
     cosines, truth = vectors(counts), np.arange(counts[0]) % counts[1]
     print(f"vectors alone: {100 * float((cosines.argmax(1).numpy() == truth).mean()):.1f} % of queries right")
     peaks, began = Peaks(), time.perf_counter()
-    sources = sources_of(stores, stores.digests, settings.memory)
-    aligner = Aligner(*sources, settings, ClusterScore(settings))
-    print(
-        f"memory_gib {memory:g}: {type(sources[0]).__name__}, {time.perf_counter() - began:.0f} s", flush=True
-    )
-    query, references = aligner.compared()
-    few = Picked(query, np.arange(min(counts[0], EVERY_POSE)))
+    ids = {view: list(digests) for view, digests in stores.digests.items()}
+    query, references = sources_of(stores, ids, settings.memory)
+    aligner = Aligner(query, references, settings, ClusterScore(settings))
+    print(f"memory_gib {memory:g}: {type(query).__name__}, {time.perf_counter() - began:.0f} s", flush=True)
+    asked, laid_on = aligner.compared()
+    few = Picked(asked, np.arange(min(counts[0], EVERY_POSE)))
     proposed = cosines[: len(few)].topk(settings.candidates, dim=1).indices.numpy()
     spent = 0.0
     for _ in range(2):  # the actors start in the first
         began = time.perf_counter()
-        aligner.score(few, references, aligner.prior, proposed)
+        aligner.score(few, laid_on, aligner.prior, proposed)
         took = time.perf_counter() - began
         time.sleep(1.0)
         before, spent = spent, sum(peaks.seconds.values())
@@ -185,9 +184,9 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
         began = time.perf_counter()
         total = together(aligner, cosines, 10)
         scored = time.perf_counter() - began
-        queries, references = mutual(total)
-        right = 100 * (truth[queries] == references).mean()
-        aligner.learn(queries, references)
+        pairs = mutual(total)
+        right = 100 * (truth[pairs[0]] == pairs[1]).mean()
+        aligner.learn(*pairs)
         learned = time.perf_counter() - began - scored
         best = 100 * float((total.argmax(1).numpy() == truth).mean())
         poses = int((aligner.prior.heading > -np.inf).sum() * (aligner.prior.width > -np.inf).sum())
@@ -195,7 +194,7 @@ def rounds(stores: CellStores, counts: tuple[int, int], memory: float, number: i
         spent, load = sum(peaks.seconds.values()), os.getloadavg()[0]
         print(
             f"round {done}: scored in {scored:.0f} s, learned in {learned:.1f} s, CPU of actors {spent:.0f} "
-            f"s so far, load {load:.1f}; right: {best:.1f} % of queries, {right:.1f} % of {len(queries)} "
+            f"s so far, load {load:.1f}; right: {best:.1f} % of queries, {right:.1f} % of {len(pairs[0])} "
             f"mutual pairs; scores {file_digest(total.numpy().tobytes())[:8]}; {poses} poses are left; "
             f"peaks: {peaks}",
             flush=True,
