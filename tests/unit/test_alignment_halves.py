@@ -29,18 +29,27 @@ def strips(noise):
 
 
 def test_all_channels_score_as_the_search_does_and_their_halves_add_up_to_it():
-    for query, references in (scene(noise=0.8, places=PLACES), strips(0.5)):
-        aligner = Aligner(query, references, Settings(candidates=PLACES))
-        aligner.prior = replace(
-            aligner.prior, spread=1.0
-        )  # known, so that no pose is worth more than another
-        together(aligner, torch.eye(PLACES), 5)
+    aligner = Aligner(*scene(noise=0.8, places=PLACES), Settings(candidates=6))
+    aligner.prior = replace(aligner.prior, spread=1.0)  # so none is looked for
+    together(aligner, torch.eye(PLACES), 5)
+    scores = laid_halves(aligner, 5, seed=0).scores
+    np.testing.assert_allclose(scores[0], aligner.found.score, atol=2e-3)
+    np.testing.assert_allclose(scores[1:].sum(0) / 2**0.5, aligner.found.score, atol=2e-3)
+
+
+def test_halves_of_strips_look_for_the_yaw_themselves_and_agree_where_cells_tell():
+    for noise, least, most in ((0.5, 0.9, 1.0), (50.0, 0.0, 0.3)):
+        aligner = Aligner(*strips(noise), Settings())
+        aligner.prior = replace(aligner.prior, spread=1.0)
+        aligner.align()
         halves = laid_halves(aligner, 5, seed=0)
-        order = np.argsort(-aligner.found.score, axis=1, kind="stable")
-        found = np.take_along_axis(aligner.found.score, order, 1)
-        np.testing.assert_allclose(halves.scores[0], found, atol=2e-3)
-        np.testing.assert_allclose(halves.scores[1:].sum(0) / 2**0.5, found, atol=2e-3)
-        np.testing.assert_array_equal(halves.candidates, np.take_along_axis(aligner.candidates, order, 1))
+        np.testing.assert_allclose(halves.scores[0], aligner.found.score, atol=1e-4)
+        best = [
+            halves.candidates[row, part.argmax(1)]
+            for part in halves.scores[1:]
+            for row in [np.arange(PLACES)]
+        ]
+        assert least <= (best[0] == best[1]).mean() <= most
 
 
 def judged(noise, vectors_noise):
