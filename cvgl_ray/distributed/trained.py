@@ -20,8 +20,7 @@ from cvgl_ray.reports.pictures import Example
 class Trained:
     """The bundle of a training, its last pseudo-labels, and examples of retrieval from each of its rounds.
 
-    pairs: (query image_id, reference image_id, cosine); aligned: those that the last round laid on each
-    other.
+    pairs: (query image_id, reference image_id, cosine); aligned: those that this round laid on each other.
     """
 
     bundle: Bundle
@@ -41,7 +40,7 @@ def collect(
     recipes: dict[str, Any],
     cells: AlignedData | None = None,
 ) -> Trained:
-    """The bundle of the round to keep, from a learner's state; of what was aligned the last round's."""
+    """The bundle of the round to keep, from a learner's state."""
     learner = build_learner(config.learning, data.centre.shape[1])
     learner.load_state_dict(state)
     learner.return_to_best()
@@ -53,10 +52,10 @@ def collect(
     query, reference = ray.get(list(data.features))
     bundle = bundle_of(learner, query, reference, config, recipes)
     aligned: list[AlignedPair] = []
-    if cells is not None and state.get("alignment") is not None:
-        learned = BundledAlignment(state["alignment"], cells.directions, cells.stores.recipes)
-        bundle = replace(bundle, alignment=learned)
-        aligned = _aligned_pairs(state["alignment"], data, config.alignment)
+    learned: Learned | None = state.get("alignment_kept", state.get("alignment"))
+    if cells is not None and learned is not None:
+        bundle = replace(bundle, alignment=BundledAlignment(learned, cells.directions, cells.stores.recipes))
+        aligned = _aligned_pairs(learned, data, config.alignment)
     return Trained(bundle, pairs, examples, aligned)
 
 

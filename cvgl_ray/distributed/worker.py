@@ -68,8 +68,9 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
             learner.objective, parallel_strategy_kwargs={"forward_sync_buffers": False}
         )
     alignment: Alignment | None = arguments["alignment"]
+    kept = None  # what was aligned in the round to keep
     if alignment is not None and state is not None:
-        alignment.state = state.get("alignment")
+        alignment.state, kept = state.get("alignment"), state.get("alignment_kept")
 
     def frozen(view: int, part: slice) -> np.ndarray:
         return normalised((query, reference)[view], view, part, learner.adapter)
@@ -90,7 +91,9 @@ def _rounds(arguments: dict[str, Any], device: torch.device) -> None:
     for done in rounds:
         state = {**learner.state_dict(), "data": arguments["digest"]}
         if alignment is not None:
-            state["alignment"] = alignment.state
+            if learner.kept_scores()["rounds"] == learner.rounds_done:
+                kept = alignment.state
+            state |= {"alignment": alignment.state, "alignment_kept": kept}
         if halves is not None:
             state["halves"] = halves.state_dict()
         metrics: dict[str, Any] = {"round": done.number, **done.scalars, **usage.read()}

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import ALIGNED, configured, write_turned
 
@@ -27,6 +28,7 @@ from cvgl_ray.distributed.localize import localize
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.stages import evaluate_stage, train_stage
+from cvgl_ray.storage.checkpoints import last_state
 
 PLACES = 24
 
@@ -72,6 +74,15 @@ def test_tensorboard_shows_poses_and_pairs_laid_on_each_other(aligned: Path) -> 
     right = [row for row in rows if int(row["query"][6:9]) - 50 == int(row["reference"][10:13])]
     assert len(right) > 0.9 * len(rows)
     assert {row["heading_deg"] for row in right} == {270.0}
+
+
+def test_the_bundle_aligns_as_in_the_round_that_is_kept(aligned: Path) -> None:
+    state, bundle = last_state(aligned / "train"), load_bundle(aligned / "bundle")
+    assert state is not None
+    assert bundle.alignment is not None
+    kept = state["alignment" if bundle.scores["rounds"] == state["rounds_done"] else "alignment_kept"]
+    assert kept.keys() == bundle.alignment.learned.keys()
+    assert all(torch.equal(value, bundle.alignment.learned[name]) for name, value in kept.items())
 
 
 def test_two_workers_find_the_pairs_and_poses_of_one(aligned: Path, turned: Path, tmp_path: Path) -> None:
