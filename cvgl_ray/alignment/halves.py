@@ -54,7 +54,10 @@ class LaidHalves:
 
 
 def laid_halves(aligner: Aligner, neighbours: int, seed: int) -> LaidHalves:
-    """Of the candidates that the aligner compared last, with the adapter and the levels that it has now."""
+    """Of the candidates that the aligner compared last, with the adapter that it has learned since.
+
+    By the levels of then, before `Aligner.level` measures new ones: those tell of every width that was tried.
+    """
     assert aligner.found is not None
     assert aligner.candidates is not None
     asked = np.sort(np.random.default_rng(seed).permutation(len(aligner.candidates))[:ASKED])

@@ -151,8 +151,8 @@ class IndexActor:
             first.query_rows, first.reference_rows, query=query, reference=reference, share=first.share
         )
         labels = alignment_matcher(aligner, estep, self.graphs)(self.round, whole)
-        aligner.level()
         laid = laid_halves(aligner, estep.neighbours, learning.seed) if learning.agreement else None
+        aligner.level()
         return Matched(labels, learned_of(aligner), laid)
 
     def _graph(self, view: int, count: int, workers: int, ask_each: AskEach) -> Any:

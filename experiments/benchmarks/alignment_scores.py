@@ -89,7 +89,6 @@ def rows_of(run: Run, worse: Worse) -> list[tuple[float, float, float, float]]:
     places = [labels.place_ids(ids) for ids in run.ids]
     found = []
     for _ in run_rounds(learner, query, reference, learning, matcher=matcher):
-        aligner.level()
         laid = laid_halves(aligner, config.estep.neighbours, learning.seed)
         alone, both = (judge.judge(learner, one)["score"] for one in (None, laid))
         one, other = (

@@ -62,10 +62,7 @@ def judged(noise, vectors_noise):
         HalfModels(query, reference, LEARNING),
     )
     learner, _ = start(query, reference, LEARNING)
-    for _ in run_rounds(
-        learner, query, reference, LEARNING, matcher=alignment_matcher(aligner, LEARNING.estep)
-    ):
-        aligner.level()
+    list(run_rounds(learner, query, reference, LEARNING, matcher=alignment_matcher(aligner, LEARNING.estep)))
     return [models.judge(learner, laid)["score"] for laid in (None, laid_halves(aligner, 5, seed=0))]
 
 
