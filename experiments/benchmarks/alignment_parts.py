@@ -33,6 +33,7 @@ from cvgl_ray.distributed.alignment import align_data_set
 from cvgl_ray.distributed.data import load_labels, scan
 from cvgl_ray.distributed.extract import stored
 from cvgl_ray.em.adapters import ViewCentred, embed
+from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.rounds import frozen_graphs, run_rounds, start
 from cvgl_ray.features.cells import Cells
 from cvgl_ray.features.table import select
@@ -92,6 +93,14 @@ def cut(cells: Cells, side: int) -> Cells:
     return Cells(cells.maps[..., part, part], cells.masks[..., part, part])
 
 
+def cosines_by(learner: Learner, query: np.ndarray, reference: np.ndarray) -> torch.Tensor:
+    """Cosines [Nq, Nr] of vectors [Nq, D] and [Nr, D] as a learner embeds them."""
+    one, other = (
+        embed(learner.adapter, rows, view) for rows, view in ((query, QUERY), (reference, REFERENCE))
+    )
+    return torch.from_numpy(one @ other.T)
+
+
 class Run:
     """A finished run's cells, vectors and configuration."""
 
@@ -137,11 +146,7 @@ class Run:
             matcher = alignment_matcher(aligner, config.estep, graphs)
             for _ in run_rounds(learner, query, reference, config.learning, matcher=matcher):
                 pass
-        sides = (
-            embed(learner.adapter, rows, view) for rows, view in ((query, QUERY), (reference, REFERENCE))
-        )
-        one, other = sides
-        cosines = torch.from_numpy(one @ other.T)
+        cosines = cosines_by(learner, query, reference)
         neighbours = config.retrieval.neighbours
         both = together(aligner, cosines, neighbours, keep=rounds > 0)
         return (

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from alignment_parts import Run, only, recall
+from alignment_parts import Run, cosines_by, only, recall
 from scipy.stats import spearmanr
 
 from cvgl_ray.alignment.aligner import Aligner
@@ -24,11 +24,9 @@ from cvgl_ray.alignment.poses import score_pairs
 from cvgl_ray.alignment.scoring import Score, in_memory
 from cvgl_ray.distributed.align import settings_of
 from cvgl_ray.distributed.data import load_labels
-from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.rounds import frozen_graphs, run_rounds, start
 from cvgl_ray.features.cells import Cells
-from cvgl_ray.features.views import QUERY, REFERENCE
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,8 @@ def rows_of(run: Run, worse: Worse) -> list[tuple[float, float, float, float]]:
     for _ in run_rounds(learner, query, reference, learning, matcher=matcher):
         laid = laid_halves(aligner, config.estep.neighbours, learning.seed)
         alone, both = (judge.judge(learner, one)["score"] for one in (None, laid))
-        one, other = (
-            embed(learner.adapter, rows, view) for rows, view in ((query, QUERY), (reference, REFERENCE))
-        )
-        total = together(aligner, torch.from_numpy(one @ other.T), config.retrieval.neighbours, keep=True)
+        cosines = cosines_by(learner, query, reference)
+        total = together(aligner, cosines, config.retrieval.neighbours, keep=True)
         found.append((recall(total, *places), recall(total.T, *places[::-1]), alone, both))
     return found
 
