@@ -22,6 +22,7 @@ from cvgl_ray.search.sharded import Block, cut, search_shard
 
 TRIES = 3  # of one round's matching
 RECONNECT_S = 1.0
+USUAL_CAUSE = "the usual cause is too little memory, and a larger node, or workers on more nodes, help"
 
 Rows = Callable[[int, slice], np.ndarray]  # view, which rows -> frozen features, normalised [n, D] float32
 
@@ -58,10 +59,7 @@ def index_matcher(actor: Any, frozen: Rows, device: str, alignment: Alignment | 
                     alignment.state, alignment.laid = answer.learned, answer.laid
                 return answer.labels
             reason = answer.reason if answer else reason
-        raise GaveUpError(
-            f"the index gave up round {number} after {TRIES} tries: {reason}; the usual cause is too little "
-            "memory, and a larger node, or workers on more nodes, help"
-        )
+        raise GaveUpError(f"the index gave up round {number} after {TRIES} tries: {reason}; {USUAL_CAUSE}")
 
     return matcher
 
@@ -80,7 +78,8 @@ def _ask(
     try:
         ray.get(actor.add.remote(number, collective.rank(), share))
     except RayActorError as error:  # it has no restart left
-        raise GaveUpError(f"the index died {RESTARTS + 1} times: {first_line(error)}") from error
+        died = f"the index died {RESTARTS + 1} times: {first_line(error)}"
+        raise GaveUpError(f"{died}; {USUAL_CAUSE}") from error
     if collective.world_size() > 1:
         dist.barrier()
     answer: Matched | Died | None = None
