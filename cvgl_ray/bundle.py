@@ -28,7 +28,6 @@ from cvgl_ray.em.matching import label_free_scores
 from cvgl_ray.em.retrieval import Banks, Retriever, training_banks
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import fingerprint
-from cvgl_ray.features.views import row_digests
 from cvgl_ray.storage.files import file_digest, replacing, standing
 
 FORMAT = 4
@@ -91,16 +90,21 @@ class Bundle:
 
 
 def bundle_of(
-    learner: Learner, query: np.ndarray, reference: np.ndarray, config: Config, recipes: dict[str, Any]
+    learner: Learner,
+    banked: tuple[np.ndarray, np.ndarray],
+    row_digests: tuple[np.ndarray, np.ndarray],
+    config: Config,
+    recipes: dict[str, Any],
 ) -> Bundle:
     """The bundle of a learner that has returned to the round to keep.
 
-    query [Nq, D], reference [Nr, D]: the frozen features that it was trained on.
+    Of the frozen features that it was trained on, by view: banked [n, D], those that `retrieval.banked`
+    takes; row_digests [N], of all.
     """
     assert learner.labels is not None
     adapter = learner.adapter.eval()
-    banks = training_banks(adapter, query, reference)
-    trained_on = np.sort(row_digests(query)), np.sort(row_digests(reference))
+    banks = training_banks(adapter, *banked)
+    trained_on = np.sort(row_digests[0]), np.sort(row_digests[1])
     scores = {"score": None} | label_free_scores(learner.labels) | learner.kept_scores()
     return Bundle(adapter, banks, config, recipes, scores, trained_on)
 

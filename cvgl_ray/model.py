@@ -13,6 +13,7 @@ from cvgl_ray.config import Config
 from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.fit import fit as fit_learner
 from cvgl_ray.em.inputs import check_rows, check_same_columns, check_views, doubts
+from cvgl_ray.em.retrieval import banked
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.metrics import Metrics, retrieval_metrics
 from cvgl_ray.features.views import QUERY, REFERENCE, row_digests, unit_rows
@@ -92,10 +93,11 @@ def fit(queries: Array, references: Array, config: Config | None = None) -> Mode
     """
     query, reference, config = as_array(queries), as_array(references), config or Config()
     check_views(query, reference)
-    for doubt in doubts(query, reference):
+    digests = row_digests(query), row_digests(reference)
+    for doubt in doubts(*digests):
         log.warning("%s", doubt)
     learner, _ = fit_learner(query, reference, config.learning)
-    bundle = bundle_of(learner, query, reference, config, {})
+    bundle = bundle_of(learner, banked(query, reference), digests, config, {})
     return Model(bundle, pairs_of(learner))
 
 

@@ -23,7 +23,7 @@ from cvgl_ray.em.batches import check_batches
 from cvgl_ray.evaluation.protocols import directions
 from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_recipes
-from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.features.table import Table
 from cvgl_ray.reports.aligned_pairs import aligned_sheet
 from cvgl_ray.reports.pictures import round_sheets
 from cvgl_ray.reports.projector import project_pairs
@@ -80,9 +80,7 @@ def train_stage(config: Config, output: Path | str, address: str = "") -> dict[s
         return report
 
 
-def _show(
-    trained: Trained, data: Data, query: FeatureTable, reference: FeatureTable, tensorboard: Path
-) -> None:
+def _show(trained: Trained, data: Data, query: Table, reference: Table, tensorboard: Path) -> None:
     """What each round retrieved and a sample of pseudo-pairs, for TensorBoard."""
     uris = dict(zip(data.catalog.image_ids, data.catalog.uris, strict=True))
     with shown("the training's pictures"):

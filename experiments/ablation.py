@@ -33,7 +33,7 @@ from cvgl_ray.config import Backbone, Config, Dataset, Pretransforms, load_confi
 from cvgl_ray.em.adapters import ViewCentred
 from cvgl_ray.em.judge import HalfModels
 from cvgl_ray.em.matching import PseudoLabels, pseudo_labels
-from cvgl_ray.em.retrieval import Retriever, training_banks
+from cvgl_ray.em.retrieval import Retriever, banked, training_banks
 from cvgl_ray.em.rounds import EStepRows, Matcher, run_rounds, start
 from cvgl_ray.errors import InputError
 from cvgl_ray.evaluation.embedded import direction_embeddings, with_features
@@ -84,7 +84,7 @@ def load_features(
     for view, section in views.items():
         images = catalog.select(view=view)
         store = FeatureStore(root, view, recipe(model, backbone, section))
-        tables[view] = store.load(images.image_ids, [_digest(uri) for uri in images.uris])
+        tables[view] = store.table(images.image_ids, [_digest(uri) for uri in images.uris]).load()
     return with_features(catalog, tables), tables
 
 
@@ -173,7 +173,7 @@ def recalls(
     labels = layouts.load_labels(dataset.layout, dataset.root, catalog)
     if labels is None:
         raise InputError(f"{dataset.root} has no labels, and the table's figures are recalls; give some")
-    banks = training_banks(adapter.eval(), *trained_on)
+    banks = training_banks(adapter.eval(), *banked(*trained_on))
     model = Retriever(adapter, banks, section.scores, section.neighbours, section.bank)
     found = [
         float(evaluate_direction(each, *direction_embeddings(each, tables, dataset, model), labels)["R@1"])

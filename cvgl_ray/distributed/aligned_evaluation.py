@@ -14,7 +14,6 @@ from cvgl_ray.distributed.data import Data
 from cvgl_ray.em.adapters import embed
 from cvgl_ray.evaluation.embedded import with_features
 from cvgl_ray.evaluation.protocols import Direction, directions
-from cvgl_ray.features.table import select
 from cvgl_ray.features.views import QUERY, REFERENCE
 
 Sides = tuple[Direction, torch.Tensor, torch.Tensor]
@@ -55,7 +54,7 @@ def aligned_scores(
     """Scores [Nq, Nr] of vector and alignment together of these images of both views, for this bundle."""
     assert bundle.alignment is not None
     query, reference = (
-        embed(bundle.adapter, select(data.extraction.tables[view], names).features, role)
+        embed(bundle.adapter, data.extraction.tables[view].rows(names), role)
         for view, names, role in zip(cells.views, ids, (QUERY, REFERENCE), strict=True)
     )
     settings = settings_of(section)

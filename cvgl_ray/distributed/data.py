@@ -11,7 +11,7 @@ from cvgl_ray.distributed.extract import Check, extract
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.extraction import Extraction
 from cvgl_ray.features.recipe import check_backbone
-from cvgl_ray.features.table import FeatureTable, read_table, select
+from cvgl_ray.features.table import Table, read_table
 from cvgl_ray.storage.files import write_atomically
 
 
@@ -84,15 +84,15 @@ def _foreign_features(dataset: Dataset, table: str, catalog: Catalog) -> Extract
     found = Extraction()
     for view in (dataset.query_view, dataset.reference_view):
         ids = catalog.select(view=view).image_ids
-        found.tables[view] = select(read_table(table, view), ids)
+        found.tables[view] = read_table(table, view).only(ids)
         found.recipes[view] = {"source": "features.table", "dimension": found.tables[view].dimension}
     return found
 
 
-def training_tables(data: Data, dataset: Dataset) -> tuple[FeatureTable, FeatureTable]:
+def training_tables(data: Data, dataset: Dataset) -> tuple[Table, Table]:
     """The query and the reference features to learn from."""
     query, reference = (
-        select(data.extraction.tables[view], _trainable(data, view))
+        data.extraction.tables[view].only(_trainable(data, view))
         for view in (dataset.query_view, dataset.reference_view)
     )
     return query, reference

@@ -1,6 +1,7 @@
 """Evaluation over the cluster: one task per model and direction, features shared through the object store."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from cvgl_ray.config import Config, Dataset
 from cvgl_ray.distributed.align import AlignedData
 from cvgl_ray.distributed.aligned_evaluation import aligned_sides
 from cvgl_ray.distributed.data import Data, load_labels
+from cvgl_ray.distributed.rows import here, in_store
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, queries_trained_on, with_features
 from cvgl_ray.evaluation.metrics import Metrics
 from cvgl_ray.evaluation.protocols import Retrieved, directions, examples, judge_direction
 from cvgl_ray.evaluation.query_table import RANKS, query_table, write_query_table
-from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.features.table import FeatureTable, Table
 from cvgl_ray.progress import progress
 from cvgl_ray.reports.pictures import final_sheet
 from cvgl_ray.reports.shown import shown
@@ -58,7 +60,8 @@ def write_metrics(
                 figures["aligned"][direction.name] = found
                 ranks.append(query_table("aligned", direction, results))
         write_query_table(output / RANKS, ranks)
-        trained_on = queries_trained_on(directed, tables, bundle.trained_on, dataset)
+        task = here(queries_trained_on)
+        trained_on = ray.get(task.remote(directed, tables, bundle.trained_on, dataset))
         report |= {**figures, "trained_on_test_images": trained_on}
     write_json(output / METRICS, report)
     with shown("the evaluation's charts"):
@@ -78,7 +81,7 @@ def read_metrics(output: Path) -> dict[str, Any]:
 def evaluate(
     catalog: Catalog,
     labels: Labels,
-    tables: dict[str, FeatureTable],
+    tables: Mapping[str, Table],
     dataset: Dataset,
     model: Retriever,
 ) -> tuple[dict[str, dict[str, Metrics]], dict[str, list[Retrieved]], list[pa.Table]]:
@@ -95,7 +98,7 @@ def evaluate(
 def evaluate_models(
     catalog: Catalog,
     labels: Labels,
-    tables: dict[str, FeatureTable],
+    tables: Mapping[str, Table],
     dataset: Dataset,
     models: dict[str, Retriever | None],
 ) -> dict[str, dict[str, Metrics]]:
@@ -117,16 +120,16 @@ def _figures(found: _Found) -> dict[str, dict[str, Metrics]]:
 def _evaluated(
     catalog: Catalog,
     labels: Labels,
-    tables: dict[str, FeatureTable],
+    tables: Mapping[str, Table],
     dataset: Dataset,
     models: dict[str, Retriever | None],
 ) -> _Found:
-    usable = with_features(catalog, tables)
-    shared = ray.put((usable, labels, tables, dataset))
+    usable, rows = with_features(catalog, tables), in_store(tables)
+    shared = ray.put((usable, labels, dataset, list(rows)))
     directed = directions(usable, dataset.query_view, dataset.reference_view)
     task = ray.remote(num_cpus=1)(_evaluate_one)
     pending = {
-        (name, direction.name): task.remote(shared, name, model, number)
+        (name, direction.name): task.remote(shared, name, model, number, *rows.values())
         for name, model in models.items()
         for number, direction in enumerate(directed)
     }
@@ -139,12 +142,14 @@ def _evaluated(
 
 
 def _evaluate_one(
-    shared: tuple[Catalog, Labels, dict[str, FeatureTable], Dataset],
+    shared: tuple[Catalog, Labels, Dataset, list[str]],
     name: str,
     model: Retriever | None,
     number: int,
+    *rows: FeatureTable,
 ) -> _One:
-    catalog, labels, tables, dataset = shared
+    catalog, labels, dataset, views = shared
+    tables = dict(zip(views, rows, strict=True))
     direction = directions(catalog, dataset.query_view, dataset.reference_view)[number]
     query, gallery = direction_embeddings(direction, tables, dataset, model)
     figures, results = judge_direction(direction, query, gallery, labels)

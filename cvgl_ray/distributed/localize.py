@@ -18,7 +18,7 @@ from cvgl_ray.distributed.extract import extract, stored
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.recipe import check_backbone, check_recipes
-from cvgl_ray.features.table import FeatureTable, read_table
+from cvgl_ray.features.table import FeatureTable, Table, read_table, select
 from cvgl_ray.search.topk import top_k
 from cvgl_ray.storage.filesystem import exists, is_uri
 from cvgl_ray.storage.galleries import Gallery, gallery_key, keep_gallery, load_gallery, rounded
@@ -56,7 +56,7 @@ def localize(
     if config.features.table:
         names, asked, rows, searched = _tables(gallery, queries, config.dataset, bundle.adapter.dimension)
         _check_top(top, len(rows))
-        side = model.sides(asked.features, searched.features)[1]
+        side = model.sides(asked.features, searched.rows(searched.image_ids))[1]
     else:
         if config.backbone != bundle.config.backbone:
             check_backbone(config.backbone)
@@ -141,11 +141,12 @@ def _searchable(
     for rejected in made.rejected:
         if rejected["view"] == config.dataset.query_view:
             raise InputError(f"--query {rejected['uri']} cannot be used: {rejected['reason']}")
-    queries = made.tables[config.dataset.query_view]
+    table = made.tables[config.dataset.query_view]
+    queries = select(table, table.image_ids)
     if found is None:
         table = made.tables[config.dataset.reference_view]
         number = {image_id: row for row, image_id in enumerate(images.image_ids)}
-        side = rounded(model.sides(queries.features, table.features)[1])
+        side = rounded(model.sides(queries.features, table.rows(table.image_ids))[1])
         found = Gallery([number[image_id] for image_id in table.image_ids], side)
         name = key()  # known by now, but for files that are only just there
         if name:
@@ -172,7 +173,7 @@ def _catalogs(gallery: str, queries: Sequence[str], dataset: Dataset) -> tuple[C
 
 def _tables(
     gallery: str, queries: Sequence[str | Path], dataset: Dataset, dimension: int
-) -> tuple[list[str], FeatureTable, list[Row], FeatureTable]:
+) -> tuple[list[str], FeatureTable, list[Row], Table]:
     """Names and features of the queries, rows and features of the gallery, of tables of either view."""
     searched = read_table(gallery, dataset.reference_view)
     parts = [read_table(path, dataset.query_view) for path in queries]
@@ -183,7 +184,7 @@ def _tables(
                 f"{option} has features of {table.dimension} dimensions, and the bundle was trained on "
                 f"{dimension}; give features of the same kind"
             )
-    asked = FeatureTable(names, np.concatenate([part.features for part in parts]))
+    asked = FeatureTable(names, np.concatenate([part.rows(part.image_ids) for part in parts]))
     return names, asked, [{"image_id": name, "uri": ""} for name in searched.image_ids], searched
 
 

@@ -13,14 +13,14 @@ from cvgl_ray.distributed.align import AlignedData, Alignment, share_cells
 from cvgl_ray.distributed.cells import bytes_needed
 from cvgl_ray.distributed.index import start_index
 from cvgl_ray.distributed.resources import check_needs, training_need
+from cvgl_ray.distributed.rows import TrainingData, share
 from cvgl_ray.distributed.trained import Trained, collect
-from cvgl_ray.distributed.training_data import TrainingData, share
 from cvgl_ray.distributed.watch import RoundWriter, show_rounds
 from cvgl_ray.distributed.worker import NoGroup, worker
 from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.inputs import doubts
 from cvgl_ray.errors import GaveUpError, InputError, chain
-from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.features.table import Table
 from cvgl_ray.reports.tensorboard import configuration_table
 from cvgl_ray.storage.checkpoints import keep_newest, last_state
 from cvgl_ray.storage.filesystem import resolve
@@ -33,8 +33,8 @@ BYTES_PER_ROW = 3000  # of some 64 pairs per row, with their scores, neighbours'
 
 
 def train(
-    query: FeatureTable,
-    reference: FeatureTable,
+    query: Table,
+    reference: Table,
     config: Config,
     recipes: dict[str, Any],
     folder: RunFolder,
@@ -48,9 +48,9 @@ def train(
     """
     check_batches(len(query), len(reference), config.estep)
     check_needs([training_need(config.run)])
-    for doubt in doubts(query.features, reference.features):
-        log.warning("warning: %s", doubt)
     data = share(query, reference)
+    for doubt in doubts(*data.row_digests):
+        log.warning("warning: %s", doubt)
     checkpoints = folder.path / "train"
     folder.fetch("train")
     state = last_state(checkpoints)

@@ -3,14 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
-
 from cvgl_ray.alignment.learned import Learned
 from cvgl_ray.alignment.learned import pairs_of as alignment_pairs
 from cvgl_ray.bundle import Bundle, BundledAlignment, bundle_of, pairs_of
 from cvgl_ray.config import Alignment, Config
 from cvgl_ray.distributed.align import AlignedData
-from cvgl_ray.distributed.training_data import TrainingData
+from cvgl_ray.distributed.rows import TrainingData
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.reports.aligned_pairs import AlignedPair
 from cvgl_ray.reports.pictures import Example
@@ -49,8 +47,7 @@ def collect(
         [(data.query_ids[q], [data.reference_ids[r] for r in best if r >= 0]) for q, *best in rows.tolist()]
         for rows in learner.examples
     ]
-    query, reference = ray.get(list(data.features))
-    bundle = bundle_of(learner, query, reference, config, recipes)
+    bundle = bundle_of(learner, data.banked, data.row_digests, config, recipes)
     aligned: list[AlignedPair] = []
     learned: Learned | None = state.get("alignment_kept", state.get("alignment"))
     if cells is not None and learned is not None:

@@ -14,8 +14,8 @@ from ray import tune
 from cvgl_ray.config import Config, Learning
 from cvgl_ray.distributed import session
 from cvgl_ray.distributed.resources import node_cores, use_threads
+from cvgl_ray.distributed.rows import TrainingData
 from cvgl_ray.distributed.train import fit_on_workers
-from cvgl_ray.distributed.training_data import TrainingData
 from cvgl_ray.distributed.watch import RoundWriter
 from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.judge import CHOICE, HalfModels

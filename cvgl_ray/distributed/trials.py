@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from cvgl_ray.config import Config
 from cvgl_ray.distributed import session
-from cvgl_ray.distributed.training_data import TrainingData
+from cvgl_ray.distributed.rows import TrainingData
 from cvgl_ray.distributed.trial import ROUNDS, trial, trial_on_workers
 from cvgl_ray.errors import InputError, chain
 from cvgl_ray.tuning.candidates import Candidate, trial_name

@@ -12,8 +12,8 @@ from cvgl_ray.distributed import session
 from cvgl_ray.distributed.data import load_features, load_labels, training_tables
 from cvgl_ray.distributed.evaluate import evaluate_models, read_metrics, write_metrics
 from cvgl_ray.distributed.resources import training_need
+from cvgl_ray.distributed.rows import TrainingData, share
 from cvgl_ray.distributed.trained import Trained, collect
-from cvgl_ray.distributed.training_data import TrainingData, share
 from cvgl_ray.distributed.trials import run_trials
 from cvgl_ray.em.batches import check_batches
 from cvgl_ray.em.judge import FEWEST

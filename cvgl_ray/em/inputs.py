@@ -4,7 +4,6 @@ import numpy as np
 
 from cvgl_ray.em.judge import FEWEST
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.views import row_digests
 
 REPEATED = 0.2  # share of a view's images with the feature of another one, from which on it is said
 UNEVEN = 100  # images of one view per image of the other, likewise
@@ -51,7 +50,10 @@ def check_rows(name: str, rows: np.ndarray) -> None:
 
 
 def doubts(query: np.ndarray, reference: np.ndarray) -> list[str]:
-    """What a person should know of two views before trusting what is learned from them: sentences."""
+    """What a person should know of two views before trusting what is learned from them: sentences.
+
+    query [Nq], reference [Nr]: a digest of each image's feature, see `features.views.row_digests`.
+    """
     found = []
     views = (("query", query, len(reference)), ("reference", reference, len(query)))
     for name, rows, others in views:
@@ -65,7 +67,7 @@ def doubts(query: np.ndarray, reference: np.ndarray) -> list[str]:
                 f"there are {len(rows)} {name} images against {others} of the other view; those "
                 "without a partner there may teach wrong pairs"
             )
-        repeated = len(rows) - len(np.unique(row_digests(rows)))
+        repeated = len(rows) - len(np.unique(rows))
         if repeated > REPEATED * len(rows):
             found.append(
                 f"{repeated} of {len(rows)} {name} images have the same feature as another one; are they "

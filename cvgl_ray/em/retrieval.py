@@ -54,11 +54,22 @@ class Retriever:
         return torch.from_numpy(z_query), torch.from_numpy(z_gallery)
 
 
-def training_banks(adapter: ViewCentred, query: np.ndarray, reference: np.ndarray) -> Banks:
-    """Embeddings of a random sample of the training's frozen features [Nq, D] and [Nr, D]."""
+def bank_samples(queries: int, references: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of a training's views the banks are made of: random ones, the same each time, rising."""
     rng = np.random.default_rng(0)
-    banks = []
-    for features, view in ((query, QUERY), (reference, REFERENCE)):
-        rows = np.sort(rng.choice(len(features), min(len(features), BANK_ROWS), replace=False))
-        banks.append(embed(adapter, features, view, rows).astype(np.float16))
-    return banks[0], banks[1]
+    query, reference = (
+        np.sort(rng.choice(count, min(count, BANK_ROWS), replace=False)) for count in (queries, references)
+    )
+    return query, reference
+
+
+def banked(query: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a training's frozen features [Nq, D] and [Nr, D] that its banks are made of."""
+    of_query, of_reference = bank_samples(len(query), len(reference))
+    return query[of_query], reference[of_reference]
+
+
+def training_banks(adapter: ViewCentred, query: np.ndarray, reference: np.ndarray) -> Banks:
+    """Embeddings of frozen features [nq, D] and [nr, D], those that `banked` takes."""
+    banks = [embed(adapter, rows, view) for rows, view in ((query, QUERY), (reference, REFERENCE))]
+    return banks[0].astype(np.float16), banks[1].astype(np.float16)

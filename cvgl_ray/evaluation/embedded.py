@@ -9,12 +9,12 @@ from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Dataset
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.protocols import Direction
-from cvgl_ray.features.table import FeatureTable, select
+from cvgl_ray.features.table import Table
 from cvgl_ray.features.views import QUERY, REFERENCE, row_digests, unit_rows
 
 
 def direction_embeddings(
-    direction: Direction, tables: Mapping[str, FeatureTable], dataset: Dataset, model: Retriever | None
+    direction: Direction, tables: Mapping[str, Table], dataset: Dataset, model: Retriever | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A direction's queries [Q, V] and gallery [G, V], to be compared by inner product.
 
@@ -22,8 +22,8 @@ def direction_embeddings(
     """
     roles = {dataset.query_view: QUERY, dataset.reference_view: REFERENCE}
     views = [images.rows["view"][0].as_py() for images in (direction.queries, direction.gallery)]
-    queries = select(tables[views[0]], direction.queries.image_ids).features
-    gallery = select(tables[views[1]], direction.gallery.image_ids).features
+    queries = tables[views[0]].rows(direction.queries.image_ids)
+    gallery = tables[views[1]].rows(direction.gallery.image_ids)
     if model is None:
         return torch.from_numpy(unit_rows(queries)), torch.from_numpy(unit_rows(gallery))
     return model.sides(queries, gallery, roles[views[0]])
@@ -31,7 +31,7 @@ def direction_embeddings(
 
 def queries_trained_on(
     directed: Sequence[Direction],
-    tables: Mapping[str, FeatureTable],
+    tables: Mapping[str, Table],
     trained_on: tuple[np.ndarray, np.ndarray],
     dataset: Dataset,
 ) -> bool:
@@ -42,13 +42,13 @@ def queries_trained_on(
     known = dict(zip((dataset.query_view, dataset.reference_view), trained_on, strict=True))
     for direction in directed:
         view = direction.queries.rows["view"][0].as_py()
-        asked = select(tables[view], direction.queries.image_ids).features
+        asked = tables[view].rows(direction.queries.image_ids)
         if np.isin(row_digests(asked), known[view]).any():
             return True
     return False
 
 
-def with_features(catalog: Catalog, tables: Mapping[str, FeatureTable]) -> Catalog:
+def with_features(catalog: Catalog, tables: Mapping[str, Table]) -> Catalog:
     """The catalog without the images that were rejected at extraction."""
     known = {image_id for table in tables.values() for image_id in table.image_ids}
     return Catalog(catalog.rows.filter(np.array([image_id in known for image_id in catalog.image_ids])))

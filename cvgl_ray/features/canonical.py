@@ -4,20 +4,30 @@ import hashlib
 
 import numpy as np
 
-from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.features.table import Table
+
+CHUNK = 65_536  # rows
 
 
-def in_canonical_order(table: FeatureTable) -> FeatureTable:
-    """Rows sorted by a hash of their feature, so that no file or folder name reaches the training."""
-    keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in table.features]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return FeatureTable([table.image_ids[i] for i in order], table.features[order])
+def canonical_order(table: Table) -> list[str]:
+    """Image ids sorted by a hash of their feature, so that no file or folder name reaches the training."""
+    ids, keys = table.image_ids, []
+    for start in range(0, len(ids), CHUNK):
+        rows = table.rows(ids[start : start + CHUNK])
+        keys += [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+    return [ids[place] for place in sorted(range(len(keys)), key=keys.__getitem__)]
 
 
-def data_digest(query: FeatureTable, reference: FeatureTable) -> str:
-    """A hash of all feature rows in their order; a checkpoint's pseudo-labels are row numbers."""
-    digest = hashlib.blake2b(digest_size=16)
-    for table in (query, reference):
-        digest.update(str(table.features.shape).encode())
-        digest.update(np.ascontiguousarray(table.features).data)
-    return digest.hexdigest()
+class DataDigest:
+    """A hash of all rows in their order, view by view; a checkpoint's pseudo-labels are row numbers."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, features: np.ndarray) -> None:
+        """Take the next view's rows [N, D]."""
+        self._digest.update(str(features.shape).encode())
+        self._digest.update(np.ascontiguousarray(features).data)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()

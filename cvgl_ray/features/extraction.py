@@ -21,7 +21,7 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.features.batches import VectorWork, run_here
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
 from cvgl_ray.features.store import FeatureStore
-from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.features.table import Table
 from cvgl_ray.progress import progress
 from cvgl_ray.storage.files import write_atomically
 
@@ -34,7 +34,7 @@ REJECTED = pa.schema([(name, pa.string()) for name in ("image_id", "uri", "view"
 class Extraction:
     """Features by view, and what it took: images extracted now, found in the store, and rejected."""
 
-    tables: dict[str, FeatureTable] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     extracted: int = 0
     reused: int = 0
@@ -137,14 +137,14 @@ def rejected_images(
 
 def load_tables(
     catalog: Catalog, digests: Sequence[str], stores: Mapping[str, FeatureStore]
-) -> dict[str, FeatureTable]:
+) -> dict[str, Table]:
     """By view, the features of the catalog's images that have any."""
-    tables = {}
+    tables: dict[str, Table] = {}
     views, ids = catalog.rows["view"].to_pylist(), catalog.image_ids
     for view, store in stores.items():
         rows = [row for row, found in enumerate(views) if found == view]
         if rows:
-            tables[view] = store.load([ids[row] for row in rows], [digests[row] for row in rows])
+            tables[view] = store.table([ids[row] for row in rows], [digests[row] for row in rows])
     return tables
 
 

@@ -9,6 +9,7 @@ checksum is a hash of the part itself, so that a part which was damaged is not t
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.parts import read_digests, read_rows, write_part
-from cvgl_ray.features.table import FeatureTable
+from cvgl_ray.features.table import FeatureTable, places_of
 from cvgl_ray.storage.files import write_json
 
 MANIFEST_VERSION = 1  # raise it when the meaning of a recipe's words changes
@@ -38,7 +39,8 @@ class RowStore:
 
     def __init__(self, root: Path, view: str, recipe: dict[str, Any]) -> None:
         self.view, self.recipe = view, recipe
-        self.folder = root / view / fingerprint(recipe)
+        # Absolute, for a process with another working directory.
+        self.folder = (root / view / fingerprint(recipe)).absolute()
         self._known: dict[tuple[Path, int, int], list[str]] = {}  # digests of the parts that were looked at
 
     def open(self) -> None:
@@ -122,11 +124,41 @@ class FeatureStore(RowStore):
         assert len(digests) == len(image_ids) == len(features)
         self.append_arrays(digests, image_ids, {FEATURE: features})
 
-    def load(self, image_ids: Sequence[str], digests: Sequence[str]) -> FeatureTable:
-        """The rows of these images, found by digest; images without a row (rejected ones) are left out."""
+    def table(self, image_ids: Sequence[str], digests: Sequence[str]) -> "StoredTable":
+        """The table of these images, found by digest; images without a row (rejected ones) are left out."""
         done = self.digests()
         if not done:
             raise InputError(f"{self.folder} holds no features; run `cvgl-ray extract` first")
-        kept: Iterable[tuple[str, str]] = zip(image_ids, digests, strict=True)
-        kept = [(name, digest) for name, digest in kept if digest in done]
-        return FeatureTable([name for name, _ in kept], self.read([digest for _, digest in kept], FEATURE))
+        pairs = zip(image_ids, digests, strict=True)
+        kept = [(name, digest) for name, digest in pairs if digest in done]
+        return StoredTable([name for name, _ in kept], [digest for _, digest in kept], self)
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """Feature rows of some images as they lie in a store; digests: of the images, in the ids' order."""
+
+    image_ids: list[str]
+    digests: list[str]
+    store: FeatureStore
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers per row."""
+        return int(self.store.read(self.digests[:1], FEATURE).shape[1])
+
+    def rows(self, image_ids: Iterable[str]) -> np.ndarray:
+        """See Table; raises InputError for a part that is damaged, too."""
+        return self.store.read(self.only(list(image_ids)).digests, FEATURE)
+
+    def only(self, image_ids: Sequence[str]) -> "StoredTable":
+        """See Table."""
+        digests = [self.digests[place] for place in places_of(self.image_ids, image_ids)]
+        return replace(self, image_ids=list(image_ids), digests=digests)
+
+    def load(self) -> FeatureTable:
+        """All of it in memory."""
+        return FeatureTable(self.image_ids, self.rows(self.image_ids))

@@ -1,15 +1,38 @@
-"""Feature rows in memory, and tables of features that somebody else wrote."""
+"""Tables of feature rows: in memory, or in files that somebody else wrote; `store` has one of its own.
+
+Ids are at hand and rows are read where they are needed, so that a process that needs none holds none.
+"""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from cvgl_ray.errors import InputError
+from cvgl_ray.storage.filesystem import is_uri
 from cvgl_ray.storage.parquet import strings, tables_below
+
+
+class Table(Protocol):
+    """Feature rows of one view, wherever they lie: `dimension` numbers per image."""
+
+    @property
+    def image_ids(self) -> Sequence[str]: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, image_ids: Iterable[str]) -> np.ndarray:
+        """The rows of some images, [n, D] float16 in their order. Raises InputError where some lack."""
+
+    def only(self, image_ids: Sequence[str]) -> "Table":
+        """The table of some of its images, in their order."""
 
 
 @dataclass(frozen=True)
@@ -30,54 +53,109 @@ class FeatureTable:
     def dimension(self) -> int:
         return int(self.features.shape[1])
 
+    def rows(self, image_ids: Iterable[str]) -> np.ndarray:
+        """See Table."""
+        rows: np.ndarray = self.features[places_of(self.image_ids, list(image_ids))]
+        return rows
 
-def read_table(path: str | Path, view: str) -> FeatureTable:
-    """Read one view of somebody else's feature table: a Parquet file or a folder of them (path or URI).
+    def only(self, image_ids: Sequence[str]) -> "FeatureTable":
+        """See Table."""
+        return select(self, image_ids)
 
-    Columns image_id (string), view (string), feature (list of D floats); rows in file order.
-    Raises InputError for a missing column or one of another type, rows of unequal length, a value that is not
-    finite in float16, a missing or repeated id, or a view without rows.
+
+@dataclass(frozen=True)
+class ForeignTable:
+    """One view of a feature table that somebody else wrote, as `read_table` found it: rows stay in `path`."""
+
+    path: str
+    view: str
+    image_ids: list[str]
+    dimension: int
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def rows(self, image_ids: Iterable[str]) -> np.ndarray:
+        """See Table; reads the whole file, some rows at a time."""
+        wanted = list(image_ids)
+        places_of(self.image_ids, wanted)
+        rows = np.empty((len(wanted), self.dimension), np.float16)
+        asked = {name: place for place, name in enumerate(wanted)}
+        for names, block in _blocks(self.path, self.view):
+            here = [(asked.pop(name), row) for row, name in enumerate(names) if name in asked]
+            if here:
+                places, of_block = zip(*here, strict=True)
+                rows[list(places)] = block[list(of_block)]
+        if asked:
+            raise InputError(f"feature table {self.path} changed while it was read; run the command again")
+        return rows
+
+    def only(self, image_ids: Sequence[str]) -> "ForeignTable":
+        """See Table."""
+        places_of(self.image_ids, image_ids)
+        return replace(self, image_ids=list(image_ids))
+
+
+def read_table(path: str | Path, view: str) -> ForeignTable:
+    """One view of somebody else's feature table, all of it checked: a Parquet file or a folder of them.
+
+    path: also a URI. Columns image_id (string), view (string), feature (list of D floats); rows in file
+    order. Raises InputError for a missing column or one of another type, rows of unequal length, a value that
+    is not finite in float16, a missing or repeated id, or a view without rows.
     """
     ids: list[str] = []
-    blocks: list[np.ndarray] = []
-    for file, whole in tables_below(path, ["image_id", "view", "feature"]):
-        table = whole.filter(pa.compute.equal(strings(whole, "view", file), view))
-        if len(table):
-            names = strings(table, "image_id", file).to_pylist()
-            ids += names
-            blocks.append(_matrix(table["feature"], names, file))
-    if not blocks:
+    dimensions: set[int] = set()
+    for names, block in _blocks(path, view):
+        ids += names
+        dimensions.add(block.shape[1])
+    if not dimensions:
         raise InputError(f"feature table {path} has no row of view {view!r}; its column `view` must name it")
-    if len({block.shape[1] for block in blocks}) > 1:
-        raise InputError(f"feature table {path} mixes dimensions {sorted({b.shape[1] for b in blocks})}")
+    if len(dimensions) > 1:
+        raise InputError(f"feature table {path} mixes dimensions {sorted(dimensions)}")
     if None in ids:
         raise InputError(f"feature table {path} has a row without image_id; every row needs one")
     if len(set(ids)) < len(ids):
         [(twice, _)] = Counter(ids).most_common(1)
         raise InputError(f"feature table {path} has image_id {twice!r} more than once; ids must be unique")
-    return FeatureTable(ids, np.concatenate(blocks))
+    # Absolute, for a process with another working directory.
+    address = str(path) if is_uri(str(path)) else str(Path(path).absolute())
+    return ForeignTable(address, view, ids, *dimensions)
 
 
-def select(table: FeatureTable, image_ids: Iterable[str]) -> FeatureTable:
-    """The rows of `image_ids`, in their order. Raises InputError where the table lacks some."""
-    rows = {name: row for row, name in enumerate(table.image_ids)}
+def select(table: Table, image_ids: Iterable[str]) -> FeatureTable:
+    """The rows of `image_ids` in memory, in their order. Raises InputError where the table lacks some."""
     wanted = list(image_ids)
-    lacking = [name for name in wanted if name not in rows]
+    return FeatureTable(wanted, table.rows(wanted))
+
+
+def places_of(image_ids: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Where each wanted id stands among a table's `image_ids`. Raises InputError where some do not."""
+    places = {name: place for place, name in enumerate(image_ids)}
+    lacking = [name for name in wanted if name not in places]
     if lacking:
         raise InputError(
             f"the feature table lacks {len(lacking)} of {len(wanted)} images (first: {lacking[0]!r}); "
             "its image_id must be the path below dataset.root"
         )
-    return FeatureTable(wanted, table.features[[rows[name] for name in wanted]])
+    return [places[name] for name in wanted]
 
 
-def check_same_dimension(query: FeatureTable, reference: FeatureTable) -> None:
+def check_same_dimension(query: Table, reference: Table) -> None:
     """Raise InputError where the two views' features cannot be compared."""
     if query.dimension != reference.dimension:
         raise InputError(
             f"query features have {query.dimension} dimensions and reference features {reference.dimension}; "
             "both views must come from the same backbone, layers and pooling"
         )
+
+
+def _blocks(path: str | Path, view: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Ids and rows [n, D] float16 of one view, as they stand in the files, some at a time."""
+    for file, whole in tables_below(path, ["image_id", "view", "feature"]):
+        table = whole.filter(pa.compute.equal(strings(whole, "view", file), view))
+        if len(table):
+            names = strings(table, "image_id", file).to_pylist()
+            yield names, _matrix(table["feature"], names, file)
 
 
 def _matrix(column: pa.ChunkedArray, image_ids: list[str], path: str) -> np.ndarray:

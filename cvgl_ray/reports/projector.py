@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cvgl_ray.em.adapters import ViewCentred, embed
-from cvgl_ray.features.table import FeatureTable, select
+from cvgl_ray.features.table import Table
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.reports.pictures import load_tiles
 
@@ -32,8 +32,8 @@ class Projection:
 
 def project_pairs(
     pairs: Sequence[tuple[str, str, float]],
-    query: FeatureTable,
-    reference: FeatureTable,
+    query: Table,
+    reference: Table,
     adapter: ViewCentred,
     uris: Mapping[str, str],
 ) -> Projection | None:
@@ -49,8 +49,8 @@ def project_pairs(
     lines += [["reference", r, q, f"{cosine:.3f}"] for r, (q, cosine) in partners.items()]
     points = np.concatenate(
         [
-            embed(adapter, select(query, [q for q, _, _ in chosen]).features, QUERY),
-            embed(adapter, select(reference, partners).features, REFERENCE),
+            embed(adapter, query.rows([q for q, _, _ in chosen]), QUERY),
+            embed(adapter, reference.rows(partners), REFERENCE),
         ]
     )
     tiles = load_tiles({name: uris[name] for _, name, _, _ in lines}, SIDE_PX)

@@ -11,14 +11,17 @@ from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import file_type, resolve
 from cvgl_ray.storage.tree import files_below
 
+BATCH_ROWS = 16_384
+
 
 def tables_below(
     address: str | Path, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, pa.Table]]:
-    """Each Parquet file's path and its columns: one file's, or those of all below a folder (path or URI).
+    """Each Parquet file's path and its columns, some rows at a time: one file's, or of all below a folder.
 
-    optional: columns that are read where a file has them. Hidden files are passed over. Raises InputError for
-    an address without anything, an unreadable file and a missing column.
+    address: a path or URI; optional: columns that are read where a file has them. A file's rows come in its
+    order, in tables of BATCH_ROWS at most, in one empty table where it has none. Hidden files are passed
+    over. Raises InputError for an address without anything, an unreadable file and a missing column.
     """
     kind = file_type(str(address))
     if kind == fs.FileType.NotFound:
@@ -29,7 +32,8 @@ def tables_below(
         found = [file for file in files_below(filesystem, top) if file.name.endswith(".parquet")]
         paths = [file.path for file in found if not any(p.startswith(".") for p in file.name.split("/"))]
     for path in paths:
-        yield path, _read(filesystem, path, columns, optional)
+        for table in _read(filesystem, path, columns, optional):
+            yield path, table
 
 
 def strings(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
@@ -42,7 +46,9 @@ def strings(table: pa.Table, name: str, path: str) -> pa.ChunkedArray:
         ) from error
 
 
-def _read(filesystem: fs.FileSystem, path: str, columns: Sequence[str], optional: Sequence[str]) -> pa.Table:
+def _read(
+    filesystem: fs.FileSystem, path: str, columns: Sequence[str], optional: Sequence[str]
+) -> Iterator[pa.Table]:
     try:
         # Opened as a single file: read as a data set, a folder named "view=drone" would become a column.
         with filesystem.open_input_file(path) as source:
@@ -51,7 +57,11 @@ def _read(filesystem: fs.FileSystem, path: str, columns: Sequence[str], optional
             lacking = [name for name in columns if name not in present]
             if lacking:
                 raise KeyError(f"it has no column {', '.join(lacking)}")
-            return file.read(columns=[*columns, *(name for name in optional if name in present)])
+            wanted = [*columns, *(name for name in optional if name in present)]
+            if not file.metadata.num_rows:
+                yield file.read(columns=wanted)
+            for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+                yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise InputError(

@@ -9,7 +9,7 @@ from cvgl_ray.catalog import layouts
 from cvgl_ray.config import load_config
 from cvgl_ray.features.pixels import decode
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
-from cvgl_ray.features.table import FeatureTable, read_table
+from cvgl_ray.features.table import FeatureTable, read_table, select
 from cvgl_ray.storage.filesystem import read_bytes
 from cvgl_ray.synthetic.untrained import UNTRAINED
 from cvgl_ray.synthetic.writer import write_world
@@ -18,7 +18,8 @@ from cvgl_ray.synthetic.writer import write_world
 def two_tables(tables: tuple[str, str] | None, places: int) -> tuple[FeatureTable, FeatureTable]:
     """The (drone, satellite) feature tables at two paths, or those of a world of `places` rendered now."""
     if tables:
-        return read_table(tables[0], "drone"), read_table(tables[1], "satellite")
+        query, reference = (read_table(*one) for one in zip(tables, ("drone", "satellite"), strict=True))
+        return select(query, query.image_ids), select(reference, reference.image_ids)
     with tempfile.TemporaryDirectory() as folder:
         return _rendered(Path(folder) / "world", places)
 

@@ -13,7 +13,7 @@ from cvgl_ray.em.build import build_learner
 from cvgl_ray.em.fit import fit
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.rounds import Round
-from cvgl_ray.features.canonical import in_canonical_order
+from cvgl_ray.features.canonical import canonical_order
 from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.storage.checkpoints import last_state
 from cvgl_ray.storage.run_folder import RunFolder
@@ -49,7 +49,7 @@ def undisturbed(tables: Tables, config: Config) -> tuple[Learner, list[Round]]:
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.run.workers))
     try:
-        query, reference = (in_canonical_order(table).features for table in tables)
+        query, reference = (table.rows(canonical_order(table)) for table in tables)
         return fit(query, reference, config.learning)
     finally:
         torch.set_num_threads(before)

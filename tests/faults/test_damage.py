@@ -119,12 +119,12 @@ def test_any_flipped_bit_in_a_feature_part_is_caught_and_nothing_is_overwritten(
     for _ in range(300):
         damaged = flipped(content, rng)
         part.write_bytes(damaged)
-        for read in (store.digests, lambda: store.load(["0.jpg"], ["d0"])):
+        for read in (store.digests, lambda: store.table(["0.jpg"], ["d0"]).load()):
             with pytest.raises(InputError, match=r"part-.* is damaged: .*; remove it, and the next run"):
                 read()
         assert part.read_bytes() == damaged
     part.write_bytes(content)
-    assert len(store.load(["0.jpg"], ["d0"])) == 1
+    assert len(store.table(["0.jpg"], ["d0"]).load()) == 1
 
 
 def test_any_flipped_bit_in_an_adapter_is_caught(tmp_path: Path) -> None:

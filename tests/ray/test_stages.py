@@ -17,8 +17,7 @@ from cvgl_ray.catalog.layouts import scan
 from cvgl_ray.distributed.localize import localize
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.canonical import in_canonical_order
-from cvgl_ray.features.table import select
+from cvgl_ray.features.canonical import canonical_order
 from cvgl_ray.reports.legend import MEANING
 from cvgl_ray.reports.projector import SIDE_PX
 from cvgl_ray.stages import evaluate_stage, extract_stage, train_stage
@@ -96,11 +95,12 @@ def test_the_closed_form_on_two_workers_equals_one_process(
         view: scan("university1652", str(places), "drone", "satellite").select(view=view, split="train")
         for view in ("drone", "satellite")
     }
-    query, reference = (in_canonical_order(select(tables[view], train[view].image_ids)) for view in train)
-    learner, _ = fit(query.features, reference.features, config.learning)
+    used = [tables[view].only(train[view].image_ids) for view in train]
+    query, reference = (table.rows(canonical_order(table)) for table in used)
+    learner, _ = fit(query, reference, config.learning)
     distributed = load_bundle(tmp_path / "bundle").adapter
     torch.testing.assert_close(distributed.centre, learner.adapter.centre, rtol=1e-4, atol=1e-5)
-    eye = torch.eye(query.dimension)  # directions of one eigenvalue may come in any order and sign
+    eye = torch.eye(query.shape[1])  # directions of one eigenvalue may come in any order and sign
     torch.testing.assert_close(distributed.encode(eye), learner.adapter.encode(eye), rtol=1e-4, atol=1e-5)
 
 

@@ -26,12 +26,12 @@ from tiny import DRONE_IMAGES, SMALL, configured, write_places
 from cvgl_ray.bundle import load_bundle
 from cvgl_ray.catalog import layouts
 from cvgl_ray.distributed.data import load_features, training_tables
-from cvgl_ray.distributed.training_data import share
+from cvgl_ray.distributed.rows import share
 from cvgl_ray.distributed.trials import run_trials, scheduler
 from cvgl_ray.distributed.tune import sweep_stage
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
-from cvgl_ray.features.canonical import in_canonical_order
+from cvgl_ray.features.canonical import canonical_order
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.stages import train_stage
 from cvgl_ray.tuning.candidates import candidates
@@ -185,7 +185,7 @@ def test_trials_are_trainings_in_process_and_those_that_lag_behind_are_stopped(t
     # What a trial came to is what the same training comes to without Ray.
     chosen = load_bundle(output / "bundle")
     tables = training_tables(load_features(chosen.config, tmp_path, ""), chosen.config.dataset)
-    query, reference = (in_canonical_order(table).features for table in tables)
+    query, reference = (table.rows(canonical_order(table)) for table in tables)
     learner, rounds = fit(query, reference, chosen.config.learning)
     best = next(record for record in records.values() if record.score == chosen.scores["score"])
     assert [done.scalars[SCORE] for done in rounds] == [

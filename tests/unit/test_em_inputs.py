@@ -5,6 +5,7 @@ import pytest
 
 from cvgl_ray.em.inputs import check_views, doubts
 from cvgl_ray.errors import InputError
+from cvgl_ray.features.views import row_digests as digests
 
 
 def rows(count, dimension=4, seed=0):
@@ -29,10 +30,10 @@ def test_what_cannot_be_trained_on_is_named(query, reference, message):
 
 
 def test_equal_images_few_images_and_uneven_views_are_doubted():
-    assert doubts(rows(30), rows(30, seed=1)) == []
+    assert doubts(digests(rows(30)), digests(rows(30, seed=1))) == []
     black = np.ones((30, 4), np.float16)
-    [one] = doubts(black, rows(30))
+    [one] = doubts(digests(black), digests(rows(30)))
     assert one.startswith("29 of 30 query images have the same feature as another one")
-    few, uneven = doubts(rows(2), rows(500))
+    few, uneven = doubts(digests(rows(2)), digests(rows(500)))
     assert few.startswith("there are 2 query images")
     assert uneven.startswith("there are 500 reference images against 2 of the other view")

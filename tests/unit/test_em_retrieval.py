@@ -8,7 +8,7 @@ from cvgl_ray.config import Adapter
 from cvgl_ray.em import retrieval
 from cvgl_ray.em.adapters import embed
 from cvgl_ray.em.build import build_adapter
-from cvgl_ray.em.retrieval import Retriever, training_banks
+from cvgl_ray.em.retrieval import Retriever, banked, training_banks
 
 DIMENSION = 12
 
@@ -24,7 +24,7 @@ def rows(count, seed):
 
 def model(**changes):
     made = adapter()
-    return Retriever(made, training_banks(made, rows(30, 1), rows(20, 2)), **changes)
+    return Retriever(made, training_banks(made, *banked(rows(30, 1), rows(20, 2))), **changes)
 
 
 @pytest.mark.parametrize("asked", [0, 1])
@@ -49,7 +49,7 @@ def test_cosine_leaves_the_embeddings_alone():
 def test_a_bank_is_a_sample_that_does_not_change_from_call_to_call(monkeypatch):
     monkeypatch.setattr(retrieval, "BANK_ROWS", 8)
     made = adapter()
-    one, two = (training_banks(made, rows(30, 1), rows(5, 2)) for _ in range(2))
+    one, two = (training_banks(made, *banked(rows(30, 1), rows(5, 2))) for _ in range(2))
     assert (one[0].shape, one[1].shape) == ((8, DIMENSION), (5, DIMENSION))
     for bank, again in zip(one, two, strict=True):
         np.testing.assert_array_equal(bank, again)
@@ -59,5 +59,5 @@ def test_a_bank_is_a_sample_that_does_not_change_from_call_to_call(monkeypatch):
 
 def test_a_bank_of_fewer_rows_than_neighbours_is_used_whole():
     made = adapter()
-    few = Retriever(made, training_banks(made, rows(3, 1), rows(2, 2)), neighbours=10)
+    few = Retriever(made, training_banks(made, *banked(rows(3, 1), rows(2, 2))), neighbours=10)
     assert all(side.isfinite().all() for side in few.sides(rows(4, 3), rows(5, 4)))

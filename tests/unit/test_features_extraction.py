@@ -114,7 +114,7 @@ def test_a_broken_image_is_named_and_the_others_are_kept(images, tmp_path):
     table = load_tables(catalog, digests, {"drone": store})["drone"]
     assert table.image_ids == ["a.png", "sub/c.png"]
     alone = made.embed(made.preparing.prepare(photo(seed=2), ONCE)[None], ONCE)
-    np.testing.assert_allclose(table.features[1], alone[0], atol=1e-3)
+    np.testing.assert_allclose(table.rows(["sub/c.png"])[0], alone[0], atol=1e-3)
     with pytest.raises(InputError, match=r"2 of 4 images are broken .*max_rejected = 0\.1; mend or remove"):
         rejected_images(catalog, digests, reasons, tmp_path / "rejected.parquet", 0.1)
 
