@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.storage.filesystem import is_uri
@@ -152,7 +153,7 @@ def check_same_dimension(query: Table, reference: Table) -> None:
 def _blocks(path: str | Path, view: str) -> Iterator[tuple[list[str], np.ndarray]]:
     """Ids and rows [n, D] float16 of one view, as they stand in the files, some at a time."""
     for file, whole in tables_below(path, ["image_id", "view", "feature"]):
-        table = whole.filter(pa.compute.equal(strings(whole, "view", file), view))
+        table = whole.filter(pc.equal(strings(whole, "view", file), view))
         if len(table):
             names = strings(table, "image_id", file).to_pylist()
             yield names, _matrix(table["feature"], names, file)
@@ -165,7 +166,7 @@ def _matrix(column: pa.ChunkedArray, image_ids: list[str], path: str) -> np.ndar
             f"feature file {path} has a column feature of {column.type}; it must hold float lists"
         )
     lists = column.combine_chunks()
-    lengths = set(pa.compute.list_value_length(lists).to_pylist())
+    lengths = set(pc.list_value_length(lists).to_pylist())
     if len(lengths) != 1 or lengths & {None, 0}:
         raise InputError(
             f"feature file {path} has rows of lengths {', '.join(sorted(map(str, lengths)))}; "

@@ -12,6 +12,7 @@ from cvgl_ray.storage.filesystem import file_type, resolve
 from cvgl_ray.storage.tree import files_below
 
 BATCH_ROWS = 16_384
+BUFFER_BYTES = 2**20
 
 
 def tables_below(
@@ -52,7 +53,10 @@ def _read(
     try:
         # Opened as a single file: read as a data set, a folder named "view=drone" would become a column.
         with filesystem.open_input_file(path) as source:
-            file = pq.ParquetFile(source, page_checksum_verification=True)
+            # Else all that the columns hold is read ahead, and a table may be larger than memory.
+            file = pq.ParquetFile(
+                source, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES
+            )
             present = file.schema_arrow.names
             lacking = [name for name in columns if name not in present]
             if lacking:
@@ -60,8 +64,9 @@ def _read(
             wanted = [*columns, *(name for name in optional if name in present)]
             if not file.metadata.num_rows:
                 yield file.read(columns=wanted)
-            for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
-                yield pa.Table.from_batches([batch])
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
+                    yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise InputError(
