@@ -13,6 +13,7 @@ from cvgl_ray.catalog import (
     folders,
     gta_uav,
     sues200,
+    uav_visloc,
     university1652,
     utm_names,
     vigor,
@@ -52,6 +53,11 @@ LAYOUTS = {
     "denseuav": Layout(denseuav.scan, denseuav.labels),
     "gta-same": Layout(partial(gta_uav.scan, area="same-area"), partial(gta_uav.labels, area="same-area")),
     "gta-cross": Layout(partial(gta_uav.scan, area="cross-area"), partial(gta_uav.labels, area="cross-area")),
+    "uav-visloc": Layout(uav_visloc.scan, uav_visloc.labels),
+    **{
+        f"uav-visloc-{flight}": Layout(partial(uav_visloc.scan, flights=(flight,)), uav_visloc.labels)
+        for flight in uav_visloc.FLIGHTS
+    },
     "utm": Layout(utm_names.scan, lambda root, catalog: utm_names.labels(catalog)),
     "utm-spots": Layout(utm_names.scan, lambda root, catalog: utm_names.labels_of_spots(catalog)),
 }

@@ -9,7 +9,9 @@ from cvgl_ray.config.section import Count, CountOrZero, Section
 Layout = Literal[
     "auto", "university1652", "folders", "cvusa", "cvact", "cvact-test", "vigor-same", "vigor-cross",
     "sues200", "sues200-150", "sues200-200", "sues200-250", "sues200-300", "denseuav", "gta-same",
-    "gta-cross", "utm", "utm-spots",
+    "gta-cross", "uav-visloc", "uav-visloc-01", "uav-visloc-02", "uav-visloc-03", "uav-visloc-04",
+    "uav-visloc-05", "uav-visloc-06", "uav-visloc-07", "uav-visloc-08", "uav-visloc-09", "uav-visloc-10",
+    "uav-visloc-11", "utm", "utm-spots",
 ]  # fmt: skip
 
 

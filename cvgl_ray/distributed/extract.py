@@ -16,6 +16,7 @@ from cvgl_ray.features.extraction import Extraction, load_tables, rejected_image
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.storage.known_files import KnownFiles, hash_files
+from cvgl_ray.storage.windows import image_digest, split_window
 
 log = logging.getLogger(__name__)
 
@@ -116,10 +117,14 @@ def stored(catalog: Catalog, recipes: Mapping[str, dict[str, Any]], root: Path) 
 
 
 def file_digests_of(uris: Sequence[str], root: Path, verify: bool, address: str) -> list[str]:
-    """A digest of each file, read only where `root` does not know it or `verify` is set; "!" and why not."""
+    """A digest of each image; its file is read only where `root` does not know it or `verify` is set.
+
+    "!" and why not where it cannot be read.
+    """
     known = KnownFiles(root)
-    found = known.digests(uris)
-    unknown = [uri for uri, digest in zip(uris, found, strict=True) if verify or digest is None]
+    found, files = known.digests(uris), [split_window(uri)[0] for uri in uris]
+    lacking = (file for file, digest in zip(files, found, strict=True) if verify or digest is None)
+    unknown = list(dict.fromkeys(lacking))
     if not unknown:
         return [digest or "" for digest in found]
     if len(unknown) > FEW_TO_HASH:
@@ -131,8 +136,11 @@ def file_digests_of(uris: Sequence[str], root: Path, verify: bool, address: str)
     else:
         hashed = hash_files(unknown)
     known.learn(unknown, hashed)
-    by_uri = dict(zip(unknown, hashed, strict=True))
-    return [by_uri.get(uri) or digest or "" for uri, digest in zip(uris, found, strict=True)]
+    read = dict(zip(unknown, hashed, strict=True))
+    return [
+        image_digest(read[file], uri) if file in read else digest or ""
+        for uri, file, digest in zip(uris, files, found, strict=True)
+    ]
 
 
 def _announce(images: int, batches: Sequence[Batch], pretransforms: Pretransforms) -> None:

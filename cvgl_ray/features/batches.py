@@ -19,11 +19,10 @@ from PIL import Image
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
-from cvgl_ray.features.pixels import BrokenImageError, decode
+from cvgl_ray.features.pixels import BrokenImageError, read_picture
 from cvgl_ray.features.preparing import Preparing
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.features.store import FeatureStore
-from cvgl_ray.storage.filesystem import read_bytes
 
 Batch = dict[str, Any]
 Pretransforms = Mapping[str, Pretransform]  # by view
@@ -110,7 +109,7 @@ def decoded(batch: Batch, side: int, prepare: Callable[[Image.Image], np.ndarray
     pixels, kept, broken, reasons = [], [], [], []
     for row, (digest, uri) in enumerate(zip(batch["digests"], batch["uris"], strict=True)):
         try:
-            pixels.append(prepare(decode(read_bytes(uri), side)))
+            pixels.append(prepare(read_picture(uri, side)))
             kept.append(row)
         except (BrokenImageError, OSError) as error:
             broken.append(digest)

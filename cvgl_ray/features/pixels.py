@@ -6,10 +6,22 @@ import warnings
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cvgl_ray.catalog.images import formats, readable
+from cvgl_ray.maps.windows import window_picture
+from cvgl_ray.storage.filesystem import read_bytes
+from cvgl_ray.storage.windows import split_window
 
 
 class BrokenImageError(ValueError):
     """An image that cannot be used; the message says why. The run counts it, names it and goes on."""
+
+
+def read_picture(uri: str, at_least: int = 0) -> Image.Image:
+    """The picture at an address: a file's, or that of a window of a raster (storage.windows); see `decode`.
+
+    Raises OSError too, where the file cannot be read.
+    """
+    file, box = split_window(uri)
+    return decode(read_bytes(file), at_least) if box is None else window_picture(file, box)
 
 
 def decode(content: bytes, at_least: int = 0) -> Image.Image:

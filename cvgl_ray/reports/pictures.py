@@ -7,9 +7,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cvgl_ray.evaluation.protocols import Retrieved
-from cvgl_ray.features.pixels import BrokenImageError, decode
+from cvgl_ray.features.pixels import BrokenImageError, read_picture
 from cvgl_ray.reports.tables import retrieval_sheet
-from cvgl_ray.storage.filesystem import read_bytes
 
 ROUNDS = 10  # evenly spaced; TensorBoard shows no more
 SIDE_PX = 96  # what is kept of an image while a picture is made
@@ -62,7 +61,7 @@ def load_tiles(uris: Mapping[str, str], side: int = SIDE_PX) -> dict[str, Image.
 
 def _tile(uri: str, side: int) -> Image.Image:
     try:
-        image = decode(read_bytes(uri), side)
+        image = read_picture(uri, side)
     except (BrokenImageError, OSError):
         image = Image.new("RGB", (side, side), (128, 128, 128))
     return ImageOps.pad(image, (side, side), color=(255, 255, 255))

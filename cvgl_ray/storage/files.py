@@ -7,12 +7,20 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def file_digest(content: bytes) -> str:
     """BLAKE2b-128 of a file's bytes, in hex."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def stream_digest(stream: IO[bytes]) -> str:
+    """The same of a stream that may be larger than memory."""
+    digest = hashlib.blake2b(digest_size=16)
+    while content := stream.read(2**22):
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

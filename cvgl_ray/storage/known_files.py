@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cvgl_ray.storage.files import file_digest, write_atomically
-from cvgl_ray.storage.filesystem import read_bytes
+from cvgl_ray.storage.files import stream_digest, write_atomically
+from cvgl_ray.storage.filesystem import resolve
 from cvgl_ray.storage.tree import File, stat_all
+from cvgl_ray.storage.windows import image_digest, split_window
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +45,21 @@ class KnownFiles:
         self._asked_ns = 0
 
     def digests(self, uris: Sequence[str]) -> list[str | None]:
-        """By file, its digest; None for one that is not known, or has changed since."""
+        """By image, its digest; None for one whose file is not known, or has changed since.
+
+        uris: of files, and of windows of files.
+        """
         self._asked_ns = time.time_ns()
-        self._states = {
-            uri: _state(file) for uri, file in zip(uris, stat_all(uris), strict=True) if file is not None
-        }
-        return [self._digests.get((uri, *self._states[uri])) if uri in self._states else None for uri in uris]
+        of = [split_window(uri)[0] for uri in uris]
+        files = list(dict.fromkeys(of))
+        stats = zip(files, stat_all(files), strict=True)
+        self._states = {file: _state(found) for file, found in stats if found is not None}
+        known = {file: self._digests.get((file, *state)) for file, state in self._states.items()}
+        found = [known.get(file) for file in of]
+        return [digest and image_digest(digest, uri) for digest, uri in zip(found, uris, strict=True)]
 
     def learn(self, uris: Sequence[str], digests: Sequence[str]) -> None:
-        """Keep the digests of files that were asked for and have been read since; "!..." is not a digest."""
+        """Keep digests of whole files that were asked for and have been read since; "!..." is none."""
         for uri, digest in zip(uris, digests, strict=True):
             state = self._states.get(uri)
             if state and not digest.startswith("!") and max(state[1:]) < self._asked_ns - SETTLED_NS:
@@ -75,7 +82,9 @@ def hash_files(uris: Sequence[str]) -> list[str]:
 
 def _hash(uri: str) -> str:
     try:
-        return file_digest(read_bytes(uri))
+        filesystem, path = resolve(uri)
+        with filesystem.open_input_file(path) as source:
+            return stream_digest(source)
     except OSError as error:
         return f"!the file cannot be read ({error})"
 

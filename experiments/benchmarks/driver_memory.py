@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/driver_memory.py [--rows 10000] [--dims 512] [--set KEY=VALUE]…
 
-Writes a table of random features of either size, trains on it by `cvgl-ray train` for one round on 1,000 rows, without
-the judge, and prints the peak of the driver's process beside what the rows take.
+Writes a table of random features of either size, trains on it by `cvgl-ray train` for one round on 1,000
+rows, without the judge, and prints the peak of the driver's process beside what the rows take.
 """
 
 import subprocess
