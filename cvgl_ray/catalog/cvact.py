@@ -87,8 +87,11 @@ def labels_within(root: str, catalog: Catalog) -> Labels:
     panoramas, tiles = ([*side.values()] for side in names.values())
     points = [np.array([where[pano_id] for pano_id in side]).reshape(-1, 2) for side in names.values()]
     near = cKDTree(points[1]).query_ball_point(points[0], WITHIN_M)
-    both = [(panoramas[row], tiles[column]) for row, columns in enumerate(near) for column in sorted(columns)]
-    pairs = [(one, other, False) for pair in both for one, other in (pair, pair[::-1])]
+    pairs = [
+        (panoramas[row], tiles[column], False)
+        for row, columns in enumerate(near)
+        for column in sorted(columns)
+    ]
     return Labels(places.rows, Relevance(pair_table(pairs)))
 
 

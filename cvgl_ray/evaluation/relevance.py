@@ -22,7 +22,7 @@ class Judged(NamedTuple):
 
 
 def judged(queries: Catalog, gallery: Catalog, labels: Labels) -> Judged:
-    """By the labels' pairs where there are any, else by place.
+    """By the labels' pairs where there are any, whichever side is asked, else by place.
 
     Raises InputError for an image without a label, where places decide.
     """
@@ -30,16 +30,19 @@ def judged(queries: Catalog, gallery: Catalog, labels: Labels) -> Judged:
     if pairs is None:
         places = (labels.place_ids(side.image_ids) for side in (queries, gallery))
         return Judged(of_places(*places))
-    near = pairs["near"].to_numpy()
+    near = np.tile(pairs["near"].to_numpy(), 2)
+    ids = pa.chunked_array([*pairs["query_id"].chunks, *pairs["reference_id"].chunks], pa.string())
+    partners = pa.chunked_array([*pairs["reference_id"].chunks, *pairs["query_id"].chunks], pa.string())
     query_rows, gallery_rows = (
-        pc.fill_null(pc.index_in(pairs[name], value_set=side.rows["image_id"]), -1).to_numpy()
-        for name, side in (("query_id", queries), ("reference_id", gallery))
+        pc.fill_null(pc.index_in(names, value_set=side.rows["image_id"]), -1).to_numpy()
+        for names, side in ((ids, queries), (partners, gallery))
     )
     here = (query_rows >= 0) & (gallery_rows >= 0)
 
     def of_kind(wanted: np.ndarray) -> Relevant:
         kept = here & wanted
-        return of_pairs(query_rows[kept].astype(np.int64), gallery_rows[kept].astype(np.int64), len(queries))
+        once = np.unique(query_rows[kept].astype(np.int64) * len(gallery) + gallery_rows[kept])
+        return of_pairs(*np.divmod(once, len(gallery)), len(queries))
 
     return Judged(of_kind(~near), of_kind(near) if near.any() else None, _spots(gallery, labels))
 

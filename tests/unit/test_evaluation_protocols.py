@@ -126,6 +126,10 @@ def test_pairs_say_what_is_right_and_true_positions_go_before_the_catalogs():
         [True],
         [False],
     ]
+    back = Direction("satellite->drone", direction.gallery, direction.queries)
+    metrics = evaluate_direction(back, gallery, query, labels)
+    assert metrics["R@1"] == 100  # the same pairs, asked from the other side
+    assert metrics["queries_without_relevant"] == 1
 
 
 def test_evaluate_direction_refuses_missing_labels():
