@@ -6,16 +6,14 @@ import numpy as np
 
 from cvgl_ray.features.table import Table
 
-CHUNK = 65_536  # rows
-
 
 def canonical_order(table: Table) -> list[str]:
     """Image ids sorted by a hash of their feature, so that no file or folder name reaches the training."""
-    ids, keys = table.image_ids, []
-    for start in range(0, len(ids), CHUNK):
-        rows = table.rows(ids[start : start + CHUNK])
-        keys += [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
-    return [ids[place] for place in sorted(range(len(keys)), key=keys.__getitem__)]
+    keys: dict[str, bytes] = {}
+    for ids, rows in table.blocks():
+        hashes = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+        keys |= dict(zip(ids, hashes, strict=True))
+    return sorted(table.image_ids, key=keys.__getitem__)
 
 
 class DataDigest:

@@ -8,7 +8,7 @@ checksum is a hash of the part itself, so that a part which was damaged is not t
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cvgl_ray.storage.files import write_json
 
 MANIFEST_VERSION = 1  # raise it when the meaning of a recipe's words changes
 FEATURE = "feature"  # the array of a store of vectors
+BLOCK_ROWS = 65_536  # of a table that is read block by block
 
 
 def fingerprint(recipe: dict[str, Any]) -> str:
@@ -153,6 +154,12 @@ class StoredTable:
     def rows(self, image_ids: Iterable[str]) -> np.ndarray:
         """See Table; raises InputError for a part that is damaged, too."""
         return self.store.read(self.only(list(image_ids)).digests, FEATURE)
+
+    def blocks(self) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        """See Table."""
+        for start in range(0, len(self), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            yield self.image_ids[part], self.store.read(self.digests[part], FEATURE)
 
     def only(self, image_ids: Sequence[str]) -> "StoredTable":
         """See Table."""

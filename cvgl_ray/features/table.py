@@ -32,6 +32,9 @@ class Table(Protocol):
     def rows(self, image_ids: Iterable[str]) -> np.ndarray:
         """The rows of some images, [n, D] float16 in their order. Raises InputError where some lack."""
 
+    def blocks(self) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        """All of it, some ids and their rows at a time, in any order."""
+
     def only(self, image_ids: Sequence[str]) -> "Table":
         """The table of some of its images, in their order."""
 
@@ -58,6 +61,10 @@ class FeatureTable:
         """See Table."""
         rows: np.ndarray = self.features[places_of(self.image_ids, list(image_ids))]
         return rows
+
+    def blocks(self) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        """See Table."""
+        yield self.image_ids, self.features
 
     def only(self, image_ids: Sequence[str]) -> "FeatureTable":
         """See Table."""
@@ -87,9 +94,21 @@ class ForeignTable:
             if here:
                 places, of_block = zip(*here, strict=True)
                 rows[list(places)] = block[list(of_block)]
-        if asked:
-            raise InputError(f"feature table {self.path} changed while it was read; run the command again")
+        self._check_found(not asked)
         return rows
+
+    def blocks(self) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        """See Table; in the file's order."""
+        left = set(self.image_ids)
+        for names, block in _blocks(self.path, self.view):
+            kept = [row for row, name in enumerate(names) if name in left]
+            left -= set(names)
+            yield [names[row] for row in kept], block[kept]
+        self._check_found(not left)
+
+    def _check_found(self, found: bool) -> None:
+        if not found:
+            raise InputError(f"feature table {self.path} changed while it was read; run the command again")
 
     def only(self, image_ids: Sequence[str]) -> "ForeignTable":
         """See Table."""
