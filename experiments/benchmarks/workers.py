@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/workers.py TABLE [--pairs 50000] [--dims 512] [--rounds 2] [--set K=V]…
 
-TABLE: see mixtures.py. Without the judge, which rank 0 does alone. Driver, index and workers share this machine,
-and what the index does alone counts too. Prints the seconds of each E-step, what share of half the seconds two
-workers come to, and whether the pseudo-labels are the same.
+TABLE: see mixtures.py. Without the judge, which rank 0 does alone. Driver, index and workers share this
+machine, and what the index does alone counts too. Prints the seconds of each E-step, what share of half of
+them two workers come to, and whether the pseudo-labels are the same.
 """
 
 import tempfile
