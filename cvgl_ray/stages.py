@@ -139,5 +139,5 @@ def evaluate_stage(
 def _fetch_features(config: Config, folder: RunFolder) -> None:
     """Bring here what an earlier run into the folder extracted, where that is kept elsewhere."""
     if not (config.features.cache or config.features.table):
-        for kept in ("features", "cells"):
+        for kept in ("features", "variants", "cells"):
             folder.fetch(kept)

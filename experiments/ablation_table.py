@@ -52,4 +52,5 @@ def off_best(line: dict[str, Any]) -> float:
 def forwards(config: dict[str, Any]) -> str:
     """Backbone forwards an image of the query and of the reference view."""
     views = Pretransforms.model_validate(config["pretransform"]).settled()
-    return f"{pretransform_of(views.query).forwards} / {pretransform_of(views.reference).forwards}"
+    query, reference = (len(pretransform_of(view).variants) for view in (views.query, views.reference))
+    return f"{query} / {reference}"

@@ -75,7 +75,10 @@ def load_features(
             check(found.recipes)
     else:
         store = Path(config.features.cache or cache or output / "features")
-        found = extract(catalog, config, store, output / "rejected.parquet", address, check)
+        variants = store.with_name("variants")
+        found = extract(
+            catalog, config, store, output / "rejected.parquet", address, check, variants=variants
+        )
     return Data(catalog, found)
 
 

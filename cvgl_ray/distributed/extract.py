@@ -10,11 +10,13 @@ from typing import Any
 
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.config import Config, Pretransform
-from cvgl_ray.features.batches import Batch, Pretransforms, VectorWork, Work, missing_batches, run_here
-from cvgl_ray.features.collecting import collect
+from cvgl_ray.features.batches import Batch, VectorWork, Work, missing_batches, run_here
+from cvgl_ray.features.collecting import Rows, collect
 from cvgl_ray.features.extraction import Extraction, load_tables, rejected_images, warn_of_copies
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FeatureStore
+from cvgl_ray.features.variant_tasks import Task, tasks_of, without_forward
+from cvgl_ray.features.variants import Averaged, VariantRows
 from cvgl_ray.storage.known_files import KnownFiles, hash_files
 from cvgl_ray.storage.windows import image_digest, split_window
 
@@ -33,11 +35,15 @@ def extract(
     rejected_path: Path,
     address: str = "",
     check: Check | None = None,
+    *,
+    variants: Path | None = None,
 ) -> Extraction:
     """Bring the feature store below `root` up to date with the catalog and return the catalog's features.
 
     address: of the Ray cluster, joined or started where it is needed. check: gets the recipes by view as soon
     as they are known, before any image is read, and raises InputError where they are not the right ones.
+    variants: where vectors of variants are kept, see `features.variants`; None: they are neither looked for
+    nor kept, which suits images that no other pre-transform will be asked of.
     Broken images are left out and named in `rejected_path` (Parquet: image_id, uri, view, reason). Raises
     InputError where too many are (features.max_rejected), or the backbone cannot be made or used; what
     was extracted stays in the store.
@@ -48,7 +54,6 @@ def extract(
         config.dataset.query_view: views.query,
         config.dataset.reference_view: views.reference,
     }
-    pretransforms = {view: pretransform_of(section) for view, section in sections.items()}
     result = Extraction()
     result.recipes = {view: recipe(backbone, config.backbone, section) for view, section in sections.items()}
     if check is not None:
@@ -61,12 +66,23 @@ def extract(
     digests = file_digests_of(catalog.uris, root, config.features.verify, address)
     warn_of_copies(catalog, digests)
     batches = missing_batches(catalog, digests, stores, config.features.batch_size)
-    work, images = VectorWork(backbone, pretransforms), sum(len(batch["digests"]) for batch in batches)
-    _announce(len(catalog), batches, pretransforms)
     reasons = {digest: "" for digest in digests if digest.startswith("!")}
-    reasons |= bring(
-        batches, work, stores, address, FEW_TO_EXTRACT, gpu=config.run.gpu, actors=config.features.actors
-    )
+    vectors = {view: _averaged(store, sections[view], root, variants) for view, store in stores.items()}
+    tasks, complete = tasks_of(batches, vectors)
+    _announce(len(catalog), tasks, complete, vectors)
+    if complete:
+        collect(without_forward(complete), vectors, sum(len(batch["digests"]) for batch in complete))
+    for task in tasks:
+        reasons |= bring(
+            task.batches,
+            VectorWork(backbone, task.made),
+            {view: vectors[view].of(made, task.images(view)) for view, made in task.made.items()},
+            address,
+            FEW_TO_EXTRACT,
+            gpu=config.run.gpu,
+            actors=config.features.actors,
+        )
+    images = sum(task.images() for task in tasks)
     result.rejected = rejected_images(catalog, digests, reasons, rejected_path, config.features.max_rejected)
     result.extracted = images - sum(not digest.startswith("!") for digest in reasons)
     result.reused = len(catalog) - result.extracted - len(result.rejected)
@@ -77,7 +93,7 @@ def extract(
 def bring(
     batches: Sequence[Batch],
     work: Work,
-    stores: Mapping[str, FeatureStore],
+    stores: Mapping[str, Rows],
     address: str,
     few: int,
     *,
@@ -143,13 +159,28 @@ def file_digests_of(uris: Sequence[str], root: Path, verify: bool, address: str)
     ]
 
 
-def _announce(images: int, batches: Sequence[Batch], pretransforms: Pretransforms) -> None:
+def _averaged(store: FeatureStore, section: Pretransform, root: Path, variants: Path | None) -> Averaged:
+    """A view's features as means of its variants, which are kept below `variants`."""
+    wanted = pretransform_of(section).variants
+    rows = (
+        {}
+        if variants is None
+        else {one: VariantRows(root, variants, store.view, store.recipe, one) for one in wanted}
+    )
+    return Averaged(store, wanted, rows)
+
+
+def _announce(
+    images: int, tasks: Sequence[Task], complete: Sequence[Batch], vectors: Mapping[str, Averaged]
+) -> None:
     """Say what the extraction will cost before it starts."""
-    costs = {view: pretransform.forwards for view, pretransform in pretransforms.items()}
+    averaged = sum(len(batch["digests"]) for batch in complete)
     log.info(
-        "features: %d of %d images to extract, %d forwards (per image: %s)",
-        sum(len(batch["digests"]) for batch in batches),
+        "features: %d of %d images to extract, %d forwards (per image: %s%s)%s",
+        sum(task.images() for task in tasks),
         images,
-        sum(len(batch["digests"]) * costs[batch["view"]] for batch in batches),
-        ", ".join(f"{view} {cost}" for view, cost in costs.items()),
+        sum(task.forwards for task in tasks),
+        ", ".join(f"{view} {len(made.variants)}" for view, made in vectors.items()),
+        ", less those of stored variants" if any(task.spares(vectors) for task in tasks) else "",
+        f"; {averaged} are means of stored variants" if averaged else "",
     )

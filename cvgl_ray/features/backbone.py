@@ -14,8 +14,9 @@ from cvgl_ray.features.folding import fold_batch_norms
 from cvgl_ray.features.layers import Layer, check_layers
 from cvgl_ray.features.pooling import pool, ring_members
 from cvgl_ray.features.preparing import Preparing
-from cvgl_ray.features.pretransform import Pretransform, orient
+from cvgl_ray.features.pretransform import Pretransform, Variant, by_crop, turned
 from cvgl_ray.features.tokens import token_maps
+from cvgl_ray.features.views import unit_rows
 
 # Pixels of the images taken at a time on a CPU. The maps of many outgrow its cache, and memory above 32 MiB
 # is asked of the system anew each time: 64 images of 224 px take a MobileNet twice as long as four
@@ -113,43 +114,46 @@ class FrozenBackbone:
         finally:
             self.model.to(self.dtype)
 
-    @torch.inference_mode()
     def embed(
         self, images: np.ndarray, pretransform: Pretransform, pool: ThreadPoolExecutor | None = None
     ) -> np.ndarray:
         """Features of prepared pictures [B, crops, 3, H, W] uint8 -> [B, D] float32.
 
-        The mean, over crops and orientations, of each variant's L2-normalised feature, L2-normalised again.
+        The mean of `vectors` over the pre-transform's variants, L2-normalised.
+        """
+        return unit_rows(self.vectors(images, pretransform.variants, pool).sum(axis=1))
+
+    @torch.inference_mode()
+    def vectors(
+        self, images: np.ndarray, variants: Sequence[Variant], pool: ThreadPoolExecutor | None = None
+    ) -> np.ndarray:
+        """Each variant's L2-normalised vector: pictures [B, crops, 3, H, W] uint8 -> [B, V, D] float32.
+
+        images: a view's, prepared once per crop in the order of `by_crop(variants)`, crop by crop.
         pool: takes the variants at a time; the result is the same to the bit.
-        Raises InputError for features that are not finite: broken weights, or a precision of too small range.
+        Raises InputError for vectors that are not finite: broken weights, or a precision of too small range.
         """
         size = len(images) if self.device.type != "cpu" else CPU_PIXELS // math.prod(images.shape[-2:])
-        parts = torch.from_numpy(np.ascontiguousarray(images)).split(max(1, size))
-        features = torch.cat([self._mean_of_variants(part, pretransform, pool) for part in parts]).numpy()
-        if not np.isfinite(features).all():  # before they reach the store, where they would count as done
+        found = []
+        for part in torch.from_numpy(np.ascontiguousarray(images)).split(max(1, size)):
+            inputs = self._inputs(part, variants)
+            made = pool.map(self._forward, inputs) if pool else map(self._forward, inputs)
+            found.append(torch.stack([vectors.cpu() for vectors in made], dim=1))
+        vectors: np.ndarray = torch.cat(found).numpy()
+        if not np.isfinite(vectors).all():  # before they reach the store, where they would count as done
             raise InputError(
                 f"the backbone gives features that are not finite in {self.dtype}; check its weights, or set "
                 'backbone.precision = "float32"'
             )
-        return features
+        return vectors
 
-    def _mean_of_variants(
-        self, images: torch.Tensor, pretransform: Pretransform, pool: ThreadPoolExecutor | None
-    ) -> torch.Tensor:
-        """`embed` of images [b, crops, 3, H, W] uint8 that are taken at once: [b, D] float32 on the CPU."""
-        variants = self._variants(images, pretransform)
-        total = torch.zeros((), device=self.device)
-        for vectors in pool.map(self._forward, variants) if pool else map(self._forward, variants):
-            total = total + vectors
-        return F.normalize(total, dim=-1).cpu()
-
-    def _variants(self, images: torch.Tensor, pretransform: Pretransform) -> Iterator[torch.Tensor]:
-        """The model's inputs [b, 3, H, W], crop by crop, each in all orientations."""
-        for crop in range(images.shape[1]):
+    def _inputs(self, images: torch.Tensor, variants: Sequence[Variant]) -> Iterator[torch.Tensor]:
+        """The model's inputs [b, 3, H, W], crop by crop, each in all its variants."""
+        for crop, made in enumerate(by_crop(variants).values()):
             batch = images[:, crop].to(self.device).float()
             batch = (batch / 255 - self._mean) / self._std
-            for turned in orient(batch, pretransform):
-                yield turned.to(self.dtype, memory_format=torch.channels_last)
+            for variant in made:
+                yield turned(batch, variant).to(self.dtype, memory_format=torch.channels_last)
 
     @torch.inference_mode()  # which holds for one thread
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:

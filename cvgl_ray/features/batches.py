@@ -19,13 +19,13 @@ from PIL import Image
 from cvgl_ray.catalog.table import Catalog
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
-from cvgl_ray.features.pixels import BrokenImageError, read_picture
+from cvgl_ray.features.pixels import BrokenImageError, read_pictures
 from cvgl_ray.features.preparing import Preparing
-from cvgl_ray.features.pretransform import Pretransform
+from cvgl_ray.features.pretransform import Variant, by_crop
 from cvgl_ray.features.store import FeatureStore
 
 Batch = dict[str, Any]
-Pretransforms = Mapping[str, Pretransform]  # by view
+Variants = Mapping[str, Sequence[Variant]]  # by view, different ones, crop by crop
 
 
 def missing_batches(
@@ -71,14 +71,14 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class VectorWork:
-    """One vector per image, of a backbone and each view's pre-transform."""
+    """A backbone's vectors of each view's variants of an image, [V * D] one after the other."""
 
     backbone: FrozenBackbone
-    pretransforms: Pretransforms
+    variants: Variants
 
     def decoding(self) -> Callable[[Batch], Batch]:
         """See Work."""
-        return partial(decode_batch, preparing=self.backbone.preparing, pretransforms=self.pretransforms)
+        return partial(decode_batch, preparing=self.backbone.preparing, variants=self.variants)
 
     def to(self, device: str) -> None:
         """See Work."""
@@ -90,26 +90,35 @@ class VectorWork:
 
     def __call__(self, batch: Batch, pool: ThreadPoolExecutor | None = None) -> Batch:
         """See Work."""
-        pretransform = self.pretransforms[batch["view"]]
-        return embed_batch(batch, lambda pixels: self.backbone.embed(pixels, pretransform, pool))
+        variants = self.variants[batch["view"]]
+        return embed_batch(
+            batch, lambda pixels: self.backbone.vectors(pixels, variants, pool).reshape(len(pixels), -1)
+        )
 
 
-def decode_batch(batch: Batch, preparing: Preparing, pretransforms: Pretransforms) -> Batch:
+def decode_batch(batch: Batch, preparing: Preparing, variants: Variants) -> Batch:
     """Files -> {view, digests, image_ids, pixels, broken, reasons}.
 
-    pixels: [n, crops, 3, H, W] uint8 of the n images that could be decoded; broken: the others' digests.
+    pixels: [n, crops, 3, H, W] uint8 of the n images that could be decoded, once per crop of the view's
+    variants; broken: the others' digests.
     """
-    pretransform = pretransforms[batch["view"]]
-    side = preparing.sufficient_side(pretransform)
-    return decoded(batch, side, lambda image: preparing.prepare(image, pretransform))
+    crops = [made[0] for made in by_crop(variants[batch["view"]]).values()]
+    sides = [preparing.sufficient_side(crop) for crop in crops]
+
+    def prepare(images: Sequence[Image.Image]) -> np.ndarray:
+        return np.stack([preparing.picture(*one) for one in zip(images, crops, strict=True)])
+
+    return decoded(batch, sides, prepare)
 
 
-def decoded(batch: Batch, side: int, prepare: Callable[[Image.Image], np.ndarray]) -> Batch:
-    """As `decode_batch`, whatever is prepared of a picture; side: px of the shorter side that suffice."""
+def decoded(
+    batch: Batch, sides: Sequence[int], prepare: Callable[[Sequence[Image.Image]], np.ndarray]
+) -> Batch:
+    """As `decode_batch`, whatever is prepared of a file's pictures; sides: as `read_pictures` takes them."""
     pixels, kept, broken, reasons = [], [], [], []
     for row, (digest, uri) in enumerate(zip(batch["digests"], batch["uris"], strict=True)):
         try:
-            pixels.append(prepare(read_picture(uri, side)))
+            pixels.append(prepare(read_pictures(uri, sides)))
             kept.append(row)
         except (BrokenImageError, OSError) as error:
             broken.append(digest)

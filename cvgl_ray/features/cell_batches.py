@@ -85,7 +85,7 @@ class CellWork:
 def decode_squares(batch: Batch, sizes: Mapping[str, int]) -> Batch:
     """As `batches.decode_batch`: pixels [n, 3, S, S], the middle square of each picture; sizes: S by view."""
     size = sizes[batch["view"]]
-    return decoded(batch, 2 * size, partial(_square, size=size))
+    return decoded(batch, [2 * size], lambda pictures: _square(pictures[0], size))
 
 
 def _square(picture: Image.Image, size: int) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Features as they are made -> part files of the stores, so that a run that is killed loses little."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.batches import Batch
-from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.progress import progress
 
 # A part file is written when so many rows or bytes are gathered, or after so long: what a killed run loses.
@@ -16,7 +16,15 @@ BYTES_PER_PART = 2**27
 SECONDS_PER_PART = 30.0
 
 
-def collect(made: Iterable[Batch], stores: Mapping[str, FeatureStore], images: int) -> dict[str, str]:
+class Rows(Protocol):
+    """What rows are appended to: a FeatureStore, or features that are made of them."""
+
+    def append(self, digests: Sequence[str], image_ids: Sequence[str], features: np.ndarray) -> None:
+        """Add rows [n, L] float16 of n images."""
+        ...
+
+
+def collect(made: Iterable[Batch], stores: Mapping[str, Rows], images: int) -> dict[str, str]:
     """Append batches with features to the stores, by view; images: how many there are in all.
 
     Returns digest -> reason of the images that are broken. What came back is kept when it is interrupted.
@@ -41,7 +49,7 @@ def collect(made: Iterable[Batch], stores: Mapping[str, FeatureStore], images: i
 class _PartWriter:
     """Gathers batches of one view into part files of a few thousand rows."""
 
-    def __init__(self, store: FeatureStore) -> None:
+    def __init__(self, store: Rows) -> None:
         self.store = store
         self.batches: list[Batch] = []
         self.flushed = time.monotonic()

@@ -22,6 +22,7 @@ from cvgl_ray.features.batches import VectorWork, run_here
 from cvgl_ray.features.recipe import build_backbone, pretransform_of
 from cvgl_ray.features.store import FeatureStore
 from cvgl_ray.features.table import Table
+from cvgl_ray.features.variants import mean_of
 from cvgl_ray.progress import progress
 from cvgl_ray.storage.files import write_atomically
 
@@ -70,7 +71,8 @@ def extract(
     named = _named(images)
     made = build_backbone(section)
     made.try_out()
-    pretransforms = {view: pretransform_of(getattr((config or Config()).pretransform.settled(), view))}
+    pretransform = pretransform_of(getattr((config or Config()).pretransform.settled(), view))
+    variants = pretransform.variants
     batches = [
         {"view": view, "digests": part, "image_ids": part, "uris": [named[name] for name in part]}
         for part in (list(named)[start : start + batch_size] for start in range(0, len(named), batch_size))
@@ -79,11 +81,13 @@ def extract(
     rows: list[np.ndarray] = []
     broken: dict[str, str] = {}
     with progress("extracting", len(named), "images") as advance:
-        for batch in run_here(batches, VectorWork(made, pretransforms)):
+        for batch in run_here(batches, VectorWork(made, {view: variants})):
             if batch["refused"]:
                 raise InputError(batch["refused"])
             ids += batch["image_ids"]
-            rows += [batch["features"]] if len(batch["image_ids"]) else []
+            if len(batch["image_ids"]):
+                vectors = batch["features"].reshape(len(batch["image_ids"]), len(variants), -1)
+                rows.append(mean_of(vectors.swapaxes(0, 1)))
             broken |= dict(zip(batch["broken"], batch["reasons"], strict=True))
             advance(len(batch["image_ids"]) + len(batch["broken"]))
     if broken:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cvgl_ray.features.pretransform import Pretransform, around, central_crop, projections
+from cvgl_ray.features.pretransform import Pretransform, Variant, around, by_crop, central_crop, projections
 
 
 class Preparing:
@@ -32,13 +32,19 @@ class Preparing:
 
     def prepare(self, image: Image.Image, pretransform: Pretransform) -> np.ndarray:
         """Bring an RGB picture, once per central crop, to the model's input: [crops, 3, H, W] uint8."""
-        project = self._projections[pretransform.projection].apply
-        image = around(image, pretransform.field_of_view)
-        return np.stack([np.asarray(project(central_crop(image, crop))) for crop in pretransform.crops])
+        return np.stack([self.picture(image, made[0]) for made in by_crop(pretransform.variants).values()])
 
-    def sufficient_side(self, pretransform: Pretransform) -> int:
-        """Px of a picture's shorter side beyond which a feature hardly changes.
+    def picture(self, image: Image.Image, variant: Variant) -> np.ndarray:
+        """An RGB picture's central crop as the model's input [3, H, W] uint8, not turned nor mirrored yet."""
+        whole = around(image, variant.field_of_view)
+        project = self._projections[variant.projection].apply
+        return np.asarray(project(central_crop(whole, variant.crop)))
 
-        Twice what `prepare` brings it to for the smallest crop: the other half is for its antialiasing.
+    def sufficient_side(self, variant: Variant) -> int:
+        """Px of a picture's shorter side beyond which the variant's vector hardly changes.
+
+        At least twice what its crop is brought to: the other half is for its antialiasing. Crops from a half
+        to just below the whole count alike, and so on by powers of two, so that a picture need not be decoded
+        for each. Other variants' crops do not count: a variant's vector is its own.
         """
-        return 2 * math.ceil(self._projections[pretransform.projection].side / min(pretransform.crops))
+        return 2 * self._projections[variant.projection].side * 2 ** math.ceil(-math.log2(variant.crop))

@@ -1,14 +1,15 @@
 """What is done to an image of a view before the backbone: projection, central crops, headings, mirror images.
 
 A satellite tile and a drone picture have neither heading nor footprint in common. The mean of the features
-of several headings and crops depends on neither. Each variant costs one forward of the backbone.
+of several headings and crops depends on neither. Each variant of a picture, one crop at one heading, mirrored
+or not, costs one forward of the backbone. Its vector depends on no other variant.
 
 A street panorama is a strip: its columns are azimuths, and turning it rolls it. A satellite tile unrolled
 about its centre is such a strip too.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,6 +30,21 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A picture as the backbone sees it once: a central crop, mirrored or not, then turned by `degrees`.
+
+    crop: share of each side, in (0, 1]; degrees: in [0, 360), counter-clockwise, or of a strip the azimuth by
+    which it is rolled; projection, field_of_view: as in Pretransform.
+    """
+
+    crop: float = 1.0
+    degrees: float = 0.0
+    mirrored: bool = False
+    projection: str = "plane"
+    field_of_view: float = 360.0
+
+
+@dataclass(frozen=True)
 class Pretransform:
     """Central crops (fraction of each side, in (0, 1]), 1, 2, 4 or 8 orientations, mirror images or not.
 
@@ -45,9 +61,30 @@ class Pretransform:
     field_of_view: float = 360.0
 
     @property
-    def forwards(self) -> int:
-        """Backbone forwards per image."""
-        return self.orientations * len(self.crops) * (2 if self.flip else 1)
+    def variants(self) -> list[Variant]:
+        """Crop by crop, as taken and then mirrored, each at all headings; one forward per image each.
+
+        Two orientations of a plane picture are 0 and 90 degrees: with rings, half a turn adds little
+        (experiments/LOG.md). A strip is rolled by equal parts of the circle: each puts the seam elsewhere.
+        """
+        plane = self.projection == "plane"
+        step = 360 / (max(4, self.orientations) if plane else self.orientations)
+        first = self.heading if plane else 0.0
+        turns = [round((first + turn * step) % 360, 6) % 360 for turn in range(self.orientations)]
+        return [
+            Variant(crop, degrees, mirrored, self.projection, self.field_of_view)
+            for crop in self.crops
+            for mirrored in ((False, True) if self.flip else (False,))
+            for degrees in turns
+        ]
+
+
+def by_crop(variants: Iterable[Variant]) -> dict[float, list[Variant]]:
+    """A view's variants by their crop, each of which is prepared once."""
+    found: dict[float, list[Variant]] = {}
+    for variant in variants:
+        found.setdefault(variant.crop, []).append(variant)
+    return found
 
 
 def projections(
@@ -117,19 +154,17 @@ def central_crop(image: Image.Image, fraction: float) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def orient(images: torch.Tensor, view: Pretransform) -> Iterator[torch.Tensor]:
-    """Yield [B, C, H, W] once for each of the view's headings, then the same mirrored where `flip` is set.
+def turned(images: torch.Tensor, variant: Variant) -> torch.Tensor:
+    """Prepared pictures [B, C, H, W] of the variant's crop, mirrored where it is, at its heading.
 
-    A plane picture is rotated. Two orientations are 0 and 90 degrees: with rings, half a turn adds little
-    (experiments/LOG.md). Multiples of 90 degrees are exact; the others are resampled with reflected borders.
-    A strip is rolled by equal parts of its width: each heading puts the seam elsewhere.
+    A plane picture is rotated, exactly by multiples of 90 degrees; by others it is resampled with reflected
+    borders. A strip is rolled.
     """
-    for mirrored in (images, images.flip(-1)) if view.flip else (images,):
-        for turn in range(view.orientations):
-            if view.projection == "plane":
-                yield _rotate(mirrored, view.heading + turn * 360 / max(4, view.orientations))
-            else:
-                yield mirrored.roll(turn * images.shape[-1] // view.orientations, dims=-1)
+    if variant.mirrored:
+        images = images.flip(-1)
+    if variant.projection == "plane":
+        return _rotate(images, variant.degrees)
+    return images.roll(int(images.shape[-1] * variant.degrees // 360), dims=-1)
 
 
 def _rotate(images: torch.Tensor, degrees: float) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """From the configuration to a frozen backbone, and to the recipe that names what its features are."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from cvgl_ray import config
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.backbone import FrozenBackbone
-from cvgl_ray.features.pretransform import Pretransform
+from cvgl_ray.features.pretransform import Pretransform, Variant
 from cvgl_ray.features.store import fingerprint
 from cvgl_ray.features.weights import build_model, check_source, weights_digest
 
@@ -68,16 +69,39 @@ def recipe(backbone: FrozenBackbone, section: config.Backbone, view: config.Pret
     JSON values only. Two recipes that are equal give the same features; checkpoint paths do not enter.
     """
     data = backbone.preprocessing
-    unset = {
-        name for name, usual in (("heading", 0.0), ("field_of_view", 360.0)) if getattr(view, name) == usual
-    }
     return {
         "backbone": section.model_dump(mode="json", exclude=_SOURCE_FIELDS),
         "weights": weights_digest(backbone.model),
         "preprocessing": {key: data[key] for key in sorted(data)},
         "decoding": "at twice the model's size or more",
-        "pretransform": view.model_dump(mode="json", exclude=unset),
+        "pretransform": _described(view),
     }
+
+
+def variant_recipe(made: dict[str, Any], variant: Variant) -> dict[str, Any]:
+    """All that a variant's vector depends on besides the image; made: the features' recipe of its view."""
+    return {**{key: made[key] for key in made if key != "pretransform"}, "variant": asdict(variant)}
+
+
+def recipe_alone(made: dict[str, Any], variant: Variant) -> dict[str, Any] | None:
+    """The recipe of features that are this variant's vectors; None where no pre-transform is it alone."""
+    if variant.mirrored or (variant.degrees and variant.projection != "plane"):
+        return None
+    view = config.Pretransform(
+        projection=variant.projection,  # type: ignore[arg-type]  # one of a pre-transform's
+        orientations=1,
+        heading=variant.degrees,
+        crops=(variant.crop,),
+        field_of_view=variant.field_of_view,
+    )
+    return {**made, "pretransform": _described(view)}
+
+
+def _described(view: config.Pretransform) -> dict[str, Any]:
+    unset = {
+        name for name, usual in (("heading", 0.0), ("field_of_view", 360.0)) if getattr(view, name) == usual
+    }
+    return view.model_dump(mode="json", exclude=unset)
 
 
 def check_recipes(trained: dict[str, Any], found: dict[str, Any], bundle: Path) -> None:

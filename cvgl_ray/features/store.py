@@ -35,14 +35,16 @@ class RowStore:
     """The arrays that one recipe produced of each image of one view, in half precision, read row by row.
 
     A row is one array per name, of the same shape in all rows: a vector [D]; cells [C, h, w] and their mask
-    [h, w]; vectors of several variants [V, D].
+    [h, w].
     """
 
-    def __init__(self, root: Path, view: str, recipe: dict[str, Any]) -> None:
-        self.view, self.recipe = view, recipe
+    def __init__(self, root: Path, view: str, recipe: dict[str, Any], *, remembers: bool = False) -> None:
+        """remembers: between reads, where rows lie, for many reads of a few rows; a few bytes per row."""
+        self.view, self.recipe, self.remembers = view, recipe, remembers
         # Absolute, for a process with another working directory.
         self.folder = (root / view / fingerprint(recipe)).absolute()
         self._known: dict[tuple[Path, int, int], list[str]] = {}  # digests of the parts that were looked at
+        self._found: dict[str, tuple[Path, int]] = {}  # what is remembered
 
     def open(self) -> None:
         """Create the folder and its manifest, unless they are there."""
@@ -56,6 +58,11 @@ class RowStore:
     def digests(self) -> set[str]:
         """Digests of the images that already have a row."""
         return set(self._places())
+
+    def holds(self, digests: Sequence[str]) -> np.ndarray:
+        """Which of these images have a row, [n] bool."""
+        places = self._places()
+        return np.array([digest in places for digest in digests], bool)
 
     def append_arrays(
         self, digests: Sequence[str], image_ids: Sequence[str], arrays: Mapping[str, np.ndarray]
@@ -105,15 +112,19 @@ class RowStore:
 
     def _places(self) -> dict[str, tuple[Path, int]]:
         """By digest, the part and the row in it; two runs with one cache may both have extracted an image."""
+        status = {path: path.stat() for path in self.paths()}
+        keys = [(path, found.st_mtime_ns, found.st_size) for path, found in status.items()]
+        if keys != list(self._known):
+            self._known = {key: self._known.get(key) or read_digests(key[0]) for key in keys}
+            self._found = {}
+        if self._found:
+            return self._found
         places: dict[str, tuple[Path, int]] = {}
-        seen = {}
-        for path in self.paths():
-            status = path.stat()
-            key = path, status.st_mtime_ns, status.st_size
-            seen[key] = self._known.get(key) or read_digests(path)
-            for row, digest in enumerate(seen[key]):
+        for (path, *_), digests in self._known.items():
+            for row, digest in enumerate(digests):
                 places.setdefault(digest, (path, row))
-        self._known = seen
+        if self.remembers:
+            self._found = places
         return places
 
 

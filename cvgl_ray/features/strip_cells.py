@@ -21,7 +21,7 @@ from cvgl_ray.features.cell_model import CellModel
 from cvgl_ray.features.cell_projection import projected
 from cvgl_ray.features.cells import CPU_PIXELS, GPU_PICTURES, WHOLE, Cells
 from cvgl_ray.features.preparing import Preparing
-from cvgl_ray.features.pretransform import Pretransform
+from cvgl_ray.features.pretransform import Variant
 
 WRAPPED = 4  # cells of the strip's other end on either side, so that it has no seam
 
@@ -30,7 +30,7 @@ WRAPPED = 4  # cells of the strip's other end on either side, so that it has no 
 class Sectors:
     """The cells of a strip of one view: `bands` of its height in each of `count` sectors of the circle.
 
-    projection, field_of_view: as in Pretransform; sectors that the view does not hold wholly are masked.
+    projection, field_of_view: as in Variant; sectors that the view does not hold wholly are masked.
     shape: px of the strip, height and width; interpolation: of resizing to it, the model's own where empty.
     """
 
@@ -75,9 +75,9 @@ class Sectors:
         del given["sectors"]
         return cls(**given)
 
-    def pretransform(self) -> Pretransform:
+    def variant(self) -> Variant:
         """What is done to an image before the model."""
-        return Pretransform(projection=self.projection, field_of_view=self.field_of_view)
+        return Variant(projection=self.projection, field_of_view=self.field_of_view)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class StripWork:
 
     def decoding(self) -> Callable[[Batch], Batch]:
         """See Work."""
-        pretransforms = {view: made.pretransform() for view, made in self.variants.items()}
-        return partial(decode_batch, preparing=self.preparing, pretransforms=pretransforms)
+        whole = {view: [made.variant()] for view, made in self.variants.items()}
+        return partial(decode_batch, preparing=self.preparing, variants=whole)
 
     def to(self, device: str) -> None:
         """See Work."""

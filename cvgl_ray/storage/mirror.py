@@ -27,7 +27,7 @@ LEASE_PATIENCE_S = 3 * SEND_EVERY_S  # not renewed for so long: its run has ende
 COMPLETE = ".complete"  # says that everything else is there, so it goes last; other hidden files stay here
 CHECKPOINTS = "train"  # Ray Train itself brings them to the URI
 ASIDE = "damaged_"  # begins the name of a checkpoint that was set aside here, which is sent
-LARGE = ("features", "cells", CHECKPOINTS)  # fetched when asked for
+LARGE = ("features", "variants", "cells", CHECKPOINTS)  # fetched when asked for
 _FAULTS = (OSError, pa.ArrowException)
 
 

@@ -28,11 +28,12 @@ from cvgl_ray.features.batches import VectorWork, Work, missing_batches, run_her
 from cvgl_ray.features.cell_model import build_cell_model, cell_recipe
 from cvgl_ray.features.cell_projection import projected, projection
 from cvgl_ray.features.cells import Cells
-from cvgl_ray.features.collecting import collect
+from cvgl_ray.features.collecting import Rows, collect
 from cvgl_ray.features.preparing import Preparing
 from cvgl_ray.features.recipe import build_backbone, pretransform_of, recipe
 from cvgl_ray.features.store import FEATURE, FeatureStore
 from cvgl_ray.features.strip_cells import StripWork
+from cvgl_ray.features.variants import Averaged
 from cvgl_ray.search.csls import csls
 from cvgl_ray.storage.files import file_digest
 from cvgl_ray.storage.filesystem import read_bytes
@@ -82,7 +83,7 @@ def _vectors(
     backbone = build_backbone(config.backbone)
     views = config.pretransform.settled()
     sections = dict(zip(VIEWS, (views.query, views.reference), strict=True))
-    work = VectorWork(backbone, {view: pretransform_of(made) for view, made in sections.items()})
+    work = VectorWork(backbone, {view: pretransform_of(made).variants for view, made in sections.items()})
     recipes = {view: recipe(backbone, config.backbone, made) for view, made in sections.items()}
     rows = _stored(work, recipes, catalog, digests, keep / "features", wanted)
     return [
@@ -114,8 +115,14 @@ def _stored(
     for store in stores.values():
         store.open()
     batches = missing_batches(catalog, digests, stores, 16)
+    rows: dict[str, Rows] = dict(stores)
+    if isinstance(work, VectorWork):
+        rows = {
+            view: Averaged(store, work.variants[view], {}, tuple(work.variants[view]))
+            for view, store in stores.items()
+        }
     if batches:
-        collect(run_here(batches, work), stores, sum(len(batch["digests"]) for batch in batches))
+        collect(run_here(batches, work), rows, sum(len(batch["digests"]) for batch in batches))
     return [stores[view].read(side, FEATURE) for view, side in zip(VIEWS, wanted, strict=True)]
 
 

@@ -106,7 +106,7 @@ def test_a_broken_image_is_named_and_the_others_are_kept(images, tmp_path):
     digests = ["1", "2", "3", "!the file cannot be read"]
     batches = missing_batches(catalog, digests, {"drone": store}, 2)
     reasons = {"!the file cannot be read": ""}
-    reasons |= collect(run_here(batches, VectorWork(made, {"drone": ONCE})), {"drone": store}, 3)
+    reasons |= collect(run_here(batches, VectorWork(made, {"drone": ONCE.variants})), {"drone": store}, 3)
     assert set(reasons) == {"2", "!the file cannot be read"}
     rejected = rejected_images(catalog, digests, reasons, tmp_path / "rejected.parquet", 0.5)
     assert [image["image_id"] for image in rejected] == ["broken.png", "gone.png"]
@@ -129,7 +129,9 @@ def test_threads_change_no_bit(images):
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found += [row["features"] for row in run_here([batch], VectorWork(made, {"drone": view}))]
+            found += [
+                row["features"] for row in run_here([batch], VectorWork(made, {"drone": view.variants}))
+            ]
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -142,7 +144,7 @@ def test_a_decoder_needs_no_weights(images):
     preparing = pickle.loads(pickle.dumps(backbone().preparing))
     assert len(pickle.dumps(preparing)) < 20_000
     batch = {"view": "drone", "digests": ["1"], "uris": [str(images / "a.png")], "image_ids": ["a.png"]}
-    decoded = decode_batch(batch, preparing, {"drone": ONCE})
+    decoded = decode_batch(batch, preparing, {"drone": ONCE.variants})
     assert decoded["pixels"].shape == (1, 1, 3, 160, 160)
 
 

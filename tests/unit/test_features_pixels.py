@@ -10,7 +10,7 @@ import pytest
 from backbones import photo
 from PIL import Image
 
-from cvgl_ray.features.pixels import BrokenImageError, decode
+from cvgl_ray.features.pixels import BrokenImageError, decode, decode_for
 
 PAINT = (200, 100, 50)
 ORIENTATION = 0x0112  # EXIF tag
@@ -189,3 +189,12 @@ def test_a_decompression_bomb_is_refused_before_decoding():
 def test_a_large_aerial_picture_is_no_bomb():
     with pytest.raises(BrokenImageError, match="truncated"):  # its size passed, its pixels are missing
         decode(png(10_000, 9_000, 8, 0, b"\0"))
+
+
+def test_a_picture_is_decoded_once_per_fraction_that_is_asked_for():
+    jpeg, small = encoded(photo(400, 400), "JPEG"), encoded(photo(400, 400))
+    whole, half, same, quarter = decode_for(jpeg, [0, 150, 200, 100])
+    assert [picture.width for picture in (whole, half, quarter)] == [400, 200, 100]
+    assert half is same
+    np.testing.assert_array_equal(np.asarray(half), np.asarray(decode(jpeg, 150)))
+    assert len({id(picture) for picture in decode_for(small, [0, 150, 100])}) == 1

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cvgl_ray.features.backbone import FrozenBackbone
 from cvgl_ray.features.pixels import decode
-from cvgl_ray.features.pretransform import Pretransform, unroll
+from cvgl_ray.features.pretransform import Pretransform, Variant, unroll
 from cvgl_ray.features.tokens import token_maps
 from cvgl_ray.features.weights import build_model
 
@@ -51,11 +51,12 @@ def test_each_crop_is_prepared_apart():
 
 def test_what_exceeds_the_sufficient_side_hardly_changes_a_feature():
     made, view = backbone(crop_fraction=0.5, image_size=32), Pretransform(crops=(0.8, 0.5))
-    assert made.preparing.sufficient_side(ONCE) == 2 * 64
-    assert made.preparing.sufficient_side(view) == 2 * 128
+    side = made.preparing.sufficient_side(view.variants[1])
+    assert made.preparing.sufficient_side(Variant()) == 2 * 64
+    assert [made.preparing.sufficient_side(one) for one in view.variants] == [side, side] == [2 * 128] * 2
     stream = io.BytesIO()
     photo(40, 40).resize((600, 600), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=95)
-    sides = [decode(stream.getvalue(), side) for side in (0, made.preparing.sufficient_side(view), 64)]
+    sides = [decode(stream.getvalue(), side) for side in (0, side, 64)]
     assert [picture.width for picture in sides] == [600, 300, 75]
     whole, half, too_small = (
         made.embed(made.preparing.prepare(picture, view)[None], view)[0] for picture in sides

@@ -1,15 +1,22 @@
 """Crops, headings and mirror images."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cvgl_ray.features.pretransform import Pretransform, central_crop, orient, unroll
+from cvgl_ray.features.pretransform import Pretransform, Variant, central_crop, turned, unroll
 
 
 def pictures(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def orient(images: torch.Tensor, view: Pretransform) -> Iterator[torch.Tensor]:
+    """The pictures in each of the view's variants, of one crop."""
+    return (turned(images, variant) for variant in view.variants)
 
 
 def test_one_crop_is_the_picture_itself():
@@ -56,8 +63,8 @@ def test_eight_orientations_hold_the_four_in_order():
 def test_a_heading_turns_first():
     images = pictures(1, 3, 6, 6)
     four = list(orient(images, Pretransform(4)))
-    turned = list(orient(images, Pretransform(2, heading=270.0)))
-    assert [torch.equal(turned[0], four[3]), torch.equal(turned[1], four[0])] == [True, True]
+    found = list(orient(images, Pretransform(2, heading=270.0)))
+    assert [torch.equal(found[0], four[3]), torch.equal(found[1], four[0])] == [True, True]
     [slanted] = orient(images, Pretransform(1, heading=45.0))
     assert torch.equal(slanted, list(orient(images, Pretransform(8)))[1])
 
@@ -69,8 +76,8 @@ def test_eight_orientations_turn_all_the_same_way():
         None, None
     ]  # right of the centre
     angles = []
-    for turned in orient(spot, Pretransform(8)):
-        mass = turned[0, 0] / turned.sum()
+    for one in orient(spot, Pretransform(8)):
+        mass = one[0, 0] / one.sum()
         angles.append(torch.atan2(-(mass.sum(1) @ axis), mass.sum(0) @ axis).rad2deg() % 360)
     np.testing.assert_allclose([float(a + 1) % 360 for a in angles], np.arange(0, 360, 45) + 1, atol=0.5)
 
@@ -80,8 +87,8 @@ def test_eight_orientations_keep_a_rotation_symmetric_picture():
     radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
     image = torch.cos(3 * radius)[None, None]
     disc = radius < 0.95  # beyond it, oblique headings show what the border reflects
-    for turned in orient(image, Pretransform(8)):
-        torch.testing.assert_close(turned[..., disc], image[..., disc], atol=5e-3, rtol=0)
+    for one in orient(image, Pretransform(8)):
+        torch.testing.assert_close(one[..., disc], image[..., disc], atol=5e-3, rtol=0)
 
 
 def test_oblong_pictures_keep_their_shape_and_angles():
@@ -147,8 +154,11 @@ def test_a_quarter_turn_of_the_tile_rolls_the_strip_by_a_quarter():
     assert difference.abs().max() <= 1
 
 
-@pytest.mark.parametrize(("orientations", "crops", "flip"), [(1, (1.0,), False), (4, (1.0, 0.5), True)])
-def test_forwards_counts_what_is_run(orientations, crops, flip):
-    found = Pretransform(orientations, crops, flip)
-    run = len(crops) * len(list(orient(pictures(1, 1, 2, 2), found)))
-    assert found.forwards == run
+def test_variants_that_several_pretransforms_have_are_the_same():
+    turns = Pretransform(4, (1.0, 0.5), flip=True).variants
+    assert len(turns) == len(set(turns)) == 16
+    assert set(Pretransform(2, (0.5,), heading=270.0).variants) < set(turns)
+    assert turns[:2] == [Variant(1.0, 0.0), Variant(1.0, 90.0)]
+    assert Pretransform(8, heading=350.1).variants[1] == Variant(degrees=35.1)
+    strips = Pretransform(4, projection="panorama", heading=90.0, field_of_view=90.0).variants
+    assert strips[1] == Variant(degrees=90.0, projection="panorama", field_of_view=90.0)
