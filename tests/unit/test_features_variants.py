@@ -67,7 +67,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 def extracted(images: Catalog, folder: Path, query: tuple[str, int]) -> Extraction:
     settings = (
         "backbone.name=test_vit", "backbone.pretrained=false", "backbone.image_size=32", "backbone.rings=[]",
-        "pretransform.reference.orientations=1", "pretransform.reference.crops=[1.0]", "features.batch_size=2",
+        "features.batch_size=2", "pretransform.reference.orientations=1", "pretransform.reference.crops=[1]",
         f"pretransform.query.crops={query[0]}", f"pretransform.query.orientations={query[1]}",
     )  # fmt: skip
     config = load_config(None, settings)
