@@ -83,7 +83,8 @@ def _extracted(catalog: Catalog, config: Config, folder: Path, kept: bool) -> np
         folder / "rejected.parquet",
         variants=folder / "variants" if kept else None,
     )
-    return made.tables["drone"].features
+    table = made.tables["drone"]
+    return table.rows(table.image_ids)
 
 
 def _bytes(folder: Path) -> int:
