@@ -44,7 +44,7 @@ class Features(Section):
     """Parquet file or folder (image_id, view, feature; where dataset.root is "", also split) that replaces
     extraction"""
     cache: str = ""
-    """folder of extracted features; empty: DIR/features"""
+    """folder of extracted features, beside which variants and cells lie; empty: DIR/features"""
     batch_size: Count = 64
     """images per forward batch"""
     actors: CountOrZero = 0
