@@ -20,8 +20,9 @@ def extract(config_path: str | None, overrides: tuple[str, ...], output: str, ad
     """Extract a data set's frozen features.
 
     They lie in OUTPUT/features, or in features.cache; what is there already is not extracted again. Beside
-    them, in variants, lie the vectors of each crop and heading that they are the mean of: another pre-transform
-    sends images through the network for those alone that are not there. All of it may be removed.
+    them, in variants, lie the vectors of each crop and heading that they are the mean of, where the disk has
+    room: another pre-transform sends images through the network for those alone that are not there. That
+    folder may be removed.
     """
     config = load_config(config_path, overrides)
     from cvgl_ray.stages import extract_stage
