@@ -170,8 +170,7 @@ def test_a_mean_is_that_of_rounded_unit_vectors_and_each_rows_own(count):
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
     if count == 1:
         np.testing.assert_array_equal(found, vectors[0])
-    assert (
-        np.abs(found - exact).max() < 2.0**-12 + 1e-6 if count > 1 else True
-    )  # half a unit of half precision
+    else:
+        assert np.abs(found - exact).max() < 2.0**-12 + 1e-6  # half a unit of half precision
     for part in (slice(0, 1), slice(255, 300)):
         np.testing.assert_array_equal(mean_of(iter(vectors[:, part])), found[part])
