@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +31,7 @@ from cvgl_ray.distributed.tune import sweep_stage
 from cvgl_ray.em.fit import fit
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.canonical import canonical_order
+from cvgl_ray.features.table import FeatureTable
 from cvgl_ray.features.views import QUERY
 from cvgl_ray.stages import train_stage
 from cvgl_ray.tuning.candidates import candidates
@@ -210,7 +210,8 @@ def test_a_trial_whose_process_dies_is_begun_again_and_bad_input_is_not(tmp_path
     found = {candidate.number: candidate for candidate in candidates(sweep)}
     tables = training_tables(load_features(sweep.base, tmp_path, ""), sweep.base.dataset)
     data = share(*tables)
-    broken = share(tables[0], replace(tables[1], features=np.full_like(tables[1].features, np.nan)))
+    nothing = np.full((len(tables[1]), tables[1].dimension), np.nan, np.float16)
+    broken = share(tables[0], FeatureTable(list(tables[1].image_ids), nothing))
     (tmp_path / "trials").mkdir()
     blocker = threading.Thread(target=kill_the_first_trial)
     blocker.start()
