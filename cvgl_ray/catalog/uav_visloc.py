@@ -149,7 +149,7 @@ def _windows(root: str, flight: str, view: str) -> Catalog:
         for top in _starts(laid.height, height):
             for left in _starts(laid.width, width):
                 latitude, longitude = laid.at(left + width / 2, top + height / 2)
-                name = laid.uri.rsplit("/", 1)[1].removesuffix(".tif")
+                name = laid.uri.rsplit("/", 1)[1].rsplit(".", 1)[0]
                 rows.append({
                     "image_id": f"{flight}/{name}/{left}_{top}",
                     "uri": window_uri(laid.uri, PixelBox(left, top, width, height)),
@@ -191,7 +191,7 @@ def _maps(root: str, flight: str) -> list[Map]:
 
 def _files(root: str, flight: str) -> list[str]:
     found = list_images(join(root, flight)).images
-    return [uri for name, uri in found if "/" not in name and name.endswith(".tif")]
+    return [uri for name, uri in found if "/" not in name and name.lower().endswith((".tif", ".tiff"))]
 
 
 def _corners(root: str) -> dict[str, tuple[float, float, float, float]]:

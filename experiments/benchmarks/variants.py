@@ -69,7 +69,7 @@ def _count_forwards() -> list[int]:
         counted.append(len(batch))
         return forward(backbone, batch)
 
-    FrozenBackbone._forward = counting  # type: ignore[method-assign]
+    FrozenBackbone._forward = counting  # type: ignore[assignment, method-assign]
     FrozenBackbone.try_out = lambda _: None  # type: ignore[method-assign,assignment]
     return counted
 
