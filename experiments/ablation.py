@@ -84,7 +84,7 @@ def load_features(
     for view, section in views.items():
         images = catalog.select(view=view)
         store = FeatureStore(root, view, recipe(model, backbone, section))
-        tables[view] = store.table(images.image_ids, [_digest(uri) for uri in images.uris]).load()
+        tables[view] = select(store.table(images.image_ids, [_digest(uri) for uri in images.uris]))
     return with_features(catalog, tables), tables
 
 

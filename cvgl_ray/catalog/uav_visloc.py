@@ -98,13 +98,12 @@ def scan(root: str, query_view: str, reference_view: str, flights: Sequence[str]
 def labels(root: str, catalog: Catalog) -> Labels:
     """Which windows show the ground at each photo's centre, and where that is."""
     windows: dict[str, list[tuple[str, PixelBox]]] = {}
-    known = {}
+    known = set(catalog.image_ids)
     for image_id, uri in zip(catalog.image_ids, catalog.uris, strict=True):
         file, box = split_window(uri)
-        known[image_id] = box
         if box is not None:
             windows.setdefault(file, []).append((image_id, box))
-    flights = sorted({image_id.split("/")[0] for image_id in catalog.image_ids})
+    flights = sorted({image_id.split("/")[0] for image_id in known})
     maps = {flight: _maps(root, flight) for flight in flights}
     taken = [
         (f"{flight}/drone/{name}", latitude, longitude)

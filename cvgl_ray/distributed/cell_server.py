@@ -7,11 +7,10 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cvgl_ray.alignment.flight import Levels, Photos
 from cvgl_ray.distributed.answers import TRIES
-from cvgl_ray.distributed.resources import alive_nodes
+from cvgl_ray.distributed.resources import alive_nodes, this_node
 from cvgl_ray.errors import GaveUpError
 from cvgl_ray.localization.survey import Shard, Survey
 
@@ -67,9 +66,8 @@ def start_server(reader: Any) -> Any:
     """
     if len(alive_nodes()) == 1:
         return None
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(max_restarts=TRIES, max_task_retries=TRIES)(CellServer)
-    return actor.options(num_cpus=0, scheduling_strategy=here).remote(reader)
+    return actor.options(**this_node()).remote(reader)
 
 
 def readable(survey: Survey, paths: Sequence[Path], server: Any) -> Survey:

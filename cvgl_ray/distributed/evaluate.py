@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 
@@ -18,7 +19,7 @@ from cvgl_ray.distributed.rows import here, in_store
 from cvgl_ray.em.retrieval import Retriever
 from cvgl_ray.evaluation.embedded import direction_embeddings, queries_trained_on, with_features
 from cvgl_ray.evaluation.metrics import Metrics
-from cvgl_ray.evaluation.protocols import Retrieved, directions, examples, judge_direction
+from cvgl_ray.evaluation.protocols import Direction, Retrieved, directions, examples, judge_direction
 from cvgl_ray.evaluation.query_table import RANKS, query_table, write_query_table
 from cvgl_ray.features.table import FeatureTable, Table
 from cvgl_ray.progress import progress
@@ -50,8 +51,9 @@ def write_metrics(
     if labels is not None:
         dataset, tables = config.dataset, data.extraction.tables
         model = bundle.retriever(config.retrieval)
-        figures, retrieved, ranks = evaluate(data.catalog, labels, tables, dataset, model)
-        directed = directions(with_features(data.catalog, tables), dataset.query_view, dataset.reference_view)
+        usable, rows = with_features(data.catalog, tables), in_store(tables)
+        figures, retrieved, ranks = _evaluated_both(usable, labels, rows, dataset, model)
+        directed = directions(usable, dataset.query_view, dataset.reference_view)
         if cells is not None:
             sides = aligned_sides(data, bundle, cells, config.alignment, config.retrieval.neighbours)
             figures["aligned"] = {}
@@ -60,8 +62,8 @@ def write_metrics(
                 figures["aligned"][direction.name] = found
                 ranks.append(query_table("aligned", direction, results))
         write_query_table(output / RANKS, ranks)
-        task = here(queries_trained_on)
-        trained_on = ray.get(task.remote(directed, tables, bundle.trained_on, dataset))
+        task = here(_trained_on)
+        trained_on = ray.get(task.remote(directed, bundle.trained_on, dataset, list(rows), *rows.values()))
         report |= {**figures, "trained_on_test_images": trained_on}
     write_json(output / METRICS, report)
     with shown("the evaluation's charts"):
@@ -78,19 +80,19 @@ def read_metrics(output: Path) -> dict[str, Any]:
     return report
 
 
-def evaluate(
-    catalog: Catalog,
+def _evaluated_both(
+    usable: Catalog,
     labels: Labels,
-    tables: Mapping[str, Table],
+    rows: Mapping[str, ray.ObjectRef],
     dataset: Dataset,
     model: Retriever,
 ) -> tuple[dict[str, dict[str, Metrics]], dict[str, list[Retrieved]], list[pa.Table]]:
     """Figures of the frozen features and of the adapted model, {"frozen" | "adapted": {direction: ...}}.
 
     With them, by direction, a few of the adapted model's retrievals, and tables of the results of each query.
-    Images without a feature (rejected ones) take no part.
+    usable: the images that have a feature; rows: of them, see `rows.in_store`.
     """
-    found = _evaluated(catalog, labels, tables, dataset, {"frozen": None, "adapted": model})
+    found = _evaluated(usable, labels, rows, dataset, {"frozen": None, "adapted": model})
     few = {direction: retrieved for direction, (_, retrieved, _) in found["adapted"].items()}
     return _figures(found), few, [ranks for each in found.values() for _, _, ranks in each.values()]
 
@@ -102,8 +104,12 @@ def evaluate_models(
     dataset: Dataset,
     models: dict[str, Retriever | None],
 ) -> dict[str, dict[str, Metrics]]:
-    """Figures of models (None: the frozen features) by their names: {name: {direction: ...}}."""
-    return _figures(_evaluated(catalog, labels, tables, dataset, models))
+    """Figures of models (None: the frozen features) by their names: {name: {direction: ...}}.
+
+    Images without a feature (rejected ones) take no part.
+    """
+    usable = with_features(catalog, tables)
+    return _figures(_evaluated(usable, labels, in_store(tables), dataset, models))
 
 
 _One = tuple[Metrics, list[Retrieved], pa.Table]
@@ -118,13 +124,12 @@ def _figures(found: _Found) -> dict[str, dict[str, Metrics]]:
 
 
 def _evaluated(
-    catalog: Catalog,
+    usable: Catalog,
     labels: Labels,
-    tables: Mapping[str, Table],
+    rows: Mapping[str, ray.ObjectRef],
     dataset: Dataset,
     models: dict[str, Retriever | None],
 ) -> _Found:
-    usable, rows = with_features(catalog, tables), in_store(tables)
     shared = ray.put((usable, labels, dataset, list(rows)))
     directed = directions(usable, dataset.query_view, dataset.reference_view)
     task = ray.remote(num_cpus=1)(_evaluate_one)
@@ -155,3 +160,13 @@ def _evaluate_one(
     figures, results = judge_direction(direction, query, gallery, labels)
     few = examples(direction, query, gallery, labels) if model else []
     return figures, few, query_table(name, direction, results)
+
+
+def _trained_on(
+    directed: list[Direction],
+    known: tuple[np.ndarray, np.ndarray],
+    dataset: Dataset,
+    views: list[str],
+    *rows: FeatureTable,
+) -> bool:
+    return queries_trained_on(directed, dict(zip(views, rows, strict=True)), known, dataset)

@@ -141,8 +141,7 @@ def _searchable(
     for rejected in made.rejected:
         if rejected["view"] == config.dataset.query_view:
             raise InputError(f"--query {rejected['uri']} cannot be used: {rejected['reason']}")
-    table = made.tables[config.dataset.query_view]
-    queries = select(table, table.image_ids)
+    queries = select(made.tables[config.dataset.query_view])
     if found is None:
         table = made.tables[config.dataset.reference_view]
         number = {image_id: row for row, image_id in enumerate(images.image_ids)}

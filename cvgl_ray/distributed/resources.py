@@ -154,6 +154,12 @@ def place(memory: int, number: int = 0) -> dict[str, Any]:
     return options | {"memory": max(1, memory)}
 
 
+def this_node() -> dict[str, Any]:
+    """Options of what reads this node's files and takes no CPU, which a head node may not have to give."""
+    node = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+
 def given_everywhere(memory: int) -> int:
     """So many bytes of a task's memory, or what the smallest node with CPUs has: Ray would wait for more."""
     nodes = [node for node in alive_nodes() if node.get("CPU")]

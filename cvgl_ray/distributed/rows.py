@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cvgl_ray.distributed.resources import this_node
 from cvgl_ray.em.retrieval import bank_samples
 from cvgl_ray.features.canonical import DataDigest, canonical_order
-from cvgl_ray.features.table import FeatureTable, Table, check_same_dimension
+from cvgl_ray.features.table import Table, check_same_dimension, select
 from cvgl_ray.features.views import row_digests, view_mean
 
 
@@ -66,17 +66,11 @@ def _in_canonical_order(query: Table, reference: Table) -> Iterator[Any]:
 
 def in_store(tables: Mapping[str, Table]) -> dict[str, ray.ObjectRef]:
     """Each table as a FeatureTable in the object store, read by a task on this node."""
-    task = here(_loaded)
+    task = here(select)
     return {view: task.remote(table) for view, table in tables.items()}
 
 
-def _loaded(table: Table) -> FeatureTable:
-    ids = list(table.image_ids)
-    return FeatureTable(ids, table.rows(ids))
-
-
 def here(function: Callable[..., Any], **options: Any) -> Any:
-    """A task of this node that takes no CPU: it reads, and a head node may have none to give."""
-    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    """A task of this node, which reads."""
     task: Any = ray.remote(function)
-    return task.options(num_cpus=0, scheduling_strategy=node, **options)
+    return task.options(**this_node(), **options)

@@ -17,7 +17,7 @@ import numpy as np
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.parts import read_digests, read_rows, write_part
-from cvgl_ray.features.table import FeatureTable, places_of
+from cvgl_ray.features.table import places_of
 from cvgl_ray.storage.files import write_json
 
 MANIFEST_VERSION = 1  # raise it when the meaning of a recipe's words changes
@@ -176,7 +176,3 @@ class StoredTable:
         """See Table."""
         digests = [self.digests[place] for place in places_of(self.image_ids, image_ids)]
         return replace(self, image_ids=list(image_ids), digests=digests)
-
-    def load(self) -> FeatureTable:
-        """All of it in memory."""
-        return FeatureTable(self.image_ids, self.rows(self.image_ids))

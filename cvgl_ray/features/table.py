@@ -85,16 +85,11 @@ class ForeignTable:
 
     def rows(self, image_ids: Iterable[str]) -> np.ndarray:
         """See Table; reads the whole file, some rows at a time."""
-        wanted = list(image_ids)
-        places_of(self.image_ids, wanted)
+        wanted = self.only(list(image_ids))
         rows = np.empty((len(wanted), self.dimension), np.float16)
-        asked = {name: place for place, name in enumerate(wanted)}
-        for names, block in _blocks(self.path, self.view):
-            here = [(asked.pop(name), row) for row, name in enumerate(names) if name in asked]
-            if here:
-                places, of_block = zip(*here, strict=True)
-                rows[list(places)] = block[list(of_block)]
-        self._check_found(not asked)
+        places = {name: place for place, name in enumerate(wanted.image_ids)}
+        for names, block in wanted.blocks():
+            rows[[places[name] for name in names]] = block
         return rows
 
     def blocks(self) -> Iterator[tuple[Sequence[str], np.ndarray]]:
@@ -104,10 +99,7 @@ class ForeignTable:
             kept = [row for row, name in enumerate(names) if name in left]
             left -= set(names)
             yield [names[row] for row in kept], block[kept]
-        self._check_found(not left)
-
-    def _check_found(self, found: bool) -> None:
-        if not found:
+        if left:
             raise InputError(f"feature table {self.path} changed while it was read; run the command again")
 
     def only(self, image_ids: Sequence[str]) -> "ForeignTable":
@@ -142,9 +134,9 @@ def read_table(path: str | Path, view: str) -> ForeignTable:
     return ForeignTable(address, view, ids, *dimensions)
 
 
-def select(table: Table, image_ids: Iterable[str]) -> FeatureTable:
-    """The rows of `image_ids` in memory, in their order. Raises InputError where the table lacks some."""
-    wanted = list(image_ids)
+def select(table: Table, image_ids: Iterable[str] | None = None) -> FeatureTable:
+    """The rows of `image_ids` in memory, in their order; None: all. Raises InputError where some lack."""
+    wanted = list(table.image_ids if image_ids is None else image_ids)
     return FeatureTable(wanted, table.rows(wanted))
 
 

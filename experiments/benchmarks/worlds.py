@@ -19,7 +19,7 @@ def two_tables(tables: tuple[str, str] | None, places: int) -> tuple[FeatureTabl
     """The (drone, satellite) feature tables at two paths, or those of a world of `places` rendered now."""
     if tables:
         query, reference = (read_table(*one) for one in zip(tables, ("drone", "satellite"), strict=True))
-        return select(query, query.image_ids), select(reference, reference.image_ids)
+        return select(query), select(reference)
     with tempfile.TemporaryDirectory() as folder:
         return _rendered(Path(folder) / "world", places)
 

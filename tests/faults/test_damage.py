@@ -18,6 +18,7 @@ from cvgl_ray.config import Config
 from cvgl_ray.em.build import build_adapter
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureStore
+from cvgl_ray.features.table import select
 from cvgl_ray.storage import run_folder
 from cvgl_ray.storage.checkpoints import keep_newest, last_state, save_checkpoint
 from cvgl_ray.storage.files import write_json
@@ -119,12 +120,12 @@ def test_any_flipped_bit_in_a_feature_part_is_caught_and_nothing_is_overwritten(
     for _ in range(300):
         damaged = flipped(content, rng)
         part.write_bytes(damaged)
-        for read in (store.digests, lambda: store.table(["0.jpg"], ["d0"]).load()):
+        for read in (store.digests, lambda: select(store.table(["0.jpg"], ["d0"]))):
             with pytest.raises(InputError, match=r"part-.* is damaged: .*; remove it, and the next run"):
                 read()
         assert part.read_bytes() == damaged
     part.write_bytes(content)
-    assert len(store.table(["0.jpg"], ["d0"]).load()) == 1
+    assert len(select(store.table(["0.jpg"], ["d0"]))) == 1
 
 
 def test_any_flipped_bit_in_an_adapter_is_caught(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.store import FeatureStore, RowStore, fingerprint
-from cvgl_ray.features.table import read_table
+from cvgl_ray.features.table import read_table, select
 from cvgl_ray.storage.files import file_digest
 
 RECIPE = {"backbone": {"name": "x"}, "weights": "00"}
@@ -32,7 +32,7 @@ def test_rows_come_back_by_image_in_the_order_asked(tmp_path):
     store = opened(tmp_path)
     store.append(["d0", "d1"], ["0.jpg", "1.jpg"], rows(2))
     store.append(["d2"], ["2.jpg"], rows(1, start=2))
-    table = store.table(["2.jpg", "0.jpg", "rejected.jpg"], ["d2", "d0", "!"]).load()
+    table = select(store.table(["2.jpg", "0.jpg", "rejected.jpg"], ["d2", "d0", "!"]))
     assert table.image_ids == ["2.jpg", "0.jpg"]
     assert table.features.dtype == np.float16
     np.testing.assert_array_equal(table.features[:, 0], [2, 0])
@@ -45,7 +45,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(tmp_path):
     assert again.digests() == {"d0", "d1"}
     again.append(["d2"], ["2"], rows(1, start=2))
     np.testing.assert_array_equal(
-        again.table(["0", "1", "2"], ["d0", "d1", "d2"]).load().features[:, 0], [0, 1, 2]
+        select(again.table(["0", "1", "2"], ["d0", "d1", "d2"])).features[:, 0], [0, 1, 2]
     )
 
 
@@ -62,7 +62,7 @@ def test_parts_that_overlap_keep_every_image_its_own_row(tmp_path):
     digests = np.array([f"d{i}" for i in range(6)])
     for part in ([0, 1, 2], [1, 2, 3], [4, 0, 5]):
         store.append(digests[part].tolist(), digests[part].tolist(), rows(6)[part])
-    found = store.table(digests.tolist(), digests.tolist()).load()
+    found = select(store.table(digests.tolist(), digests.tolist()))
     np.testing.assert_array_equal(found.features[:, 0], np.arange(6))
 
 
@@ -71,7 +71,7 @@ def test_one_picture_under_two_names_is_one_row(tmp_path):
     assert digest == file_digest(b"the same bytes") != file_digest(b"other bytes")
     store = opened(tmp_path)
     store.append([digest], ["a.jpg"], rows(1, start=7))
-    table = store.table(["a.jpg", "copy.jpg"], [digest, digest]).load()
+    table = select(store.table(["a.jpg", "copy.jpg"], [digest, digest]))
     np.testing.assert_array_equal(table.features[:, 0], [7, 7])
 
 
@@ -83,7 +83,7 @@ def test_another_recipe_never_meets_old_rows(tmp_path, other):
     changed = opened(tmp_path, RECIPE | other)
     assert changed.digests() == set()
     with pytest.raises(InputError, match=r"holds no features; run `cvgl-ray extract` first"):
-        changed.table(["0"], ["d0"]).load()
+        select(changed.table(["0"], ["d0"]))
     assert opened(tmp_path).digests() == {"d0"}
 
 
@@ -110,7 +110,7 @@ def test_a_half_written_part_is_ignored(tmp_path):
     [part] = store.folder.glob("part-*.parquet")
     (store.folder / f".{part.name}.123").write_bytes(part.read_bytes()[:20])
     assert store.digests() == {"d0"}
-    assert len(store.table(["0"], ["d0"]).load()) == 1
+    assert len(select(store.table(["0"], ["d0"]))) == 1
 
 
 def test_a_truncated_part_is_named(tmp_path):
@@ -118,7 +118,7 @@ def test_a_truncated_part_is_named(tmp_path):
     store.append(["d0"], ["0"], rows(1))
     [part] = store.folder.glob("part-*.parquet")
     part.write_bytes(part.read_bytes()[:-20])
-    for read in (store.digests, lambda: store.table(["0"], ["d0"]).load()):
+    for read in (store.digests, lambda: select(store.table(["0"], ["d0"]))):
         with pytest.raises(InputError, match=rf"{part.name} is damaged: .*; remove it, and the next run"):
             read()
 
@@ -139,14 +139,14 @@ def test_a_few_rows_are_read_without_the_rest(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("the whole part was read"))
     again = opened(tmp_path)
     for asked in ([7], [39, 0], [17, 16, 23, 17]):
-        found = again.table([f"{row}.jpg" for row in asked], [f"d{row}" for row in asked]).load()
+        found = select(again.table([f"{row}.jpg" for row in asked], [f"d{row}" for row in asked]))
         np.testing.assert_array_equal(found.features, made[asked])
 
 
 def test_all_rows_are_read_whole_and_checked(tmp_path):
     store = opened(tmp_path)
     made, everything = wide(store), [f"d{row}" for row in range(40)]
-    np.testing.assert_array_equal(opened(tmp_path).table(everything, everything).load().features, made)
+    np.testing.assert_array_equal(select(opened(tmp_path).table(everything, everything)).features, made)
 
 
 def test_a_flipped_bit_among_many_row_groups_is_caught_or_means_nothing(tmp_path):
@@ -161,13 +161,13 @@ def test_a_flipped_bit_among_many_row_groups_is_caught_or_means_nothing(tmp_path
         damaged[position] ^= 1 << int(rng.integers(8))
         part.write_bytes(damaged)
         try:
-            found = opened(tmp_path).table(["5"], ["d5"]).load().features
+            found = select(opened(tmp_path).table(["5"], ["d5"])).features
         except InputError:
             caught += 1
         else:
             np.testing.assert_array_equal(found, made[[5]])
         with pytest.raises(InputError):
-            opened(tmp_path).table([f"{row}" for row in range(9)], [f"d{row}" for row in range(9)]).load()
+            select(opened(tmp_path).table([f"{row}" for row in range(9)], [f"d{row}" for row in range(9)]))
     assert caught > 10
 
 
@@ -186,7 +186,7 @@ def test_parts_of_before_are_read(tmp_path):
     content = stream.getvalue()
     (store.folder / f"part-{file_digest(content)}.parquet").write_bytes(content)
     assert store.digests() == {"d0", "d1", "d2"}
-    np.testing.assert_array_equal(store.table(["2", "0"], ["d2", "d0"]).load().features, made[[2, 0]])
+    np.testing.assert_array_equal(select(store.table(["2", "0"], ["d2", "d0"])).features, made[[2, 0]])
 
 
 def test_rows_may_be_arrays_of_any_shape_beside_their_mask(tmp_path):
