@@ -8,8 +8,9 @@ import torch
 from cvgl_ray.alignment.aligner import Aligner
 from cvgl_ray.alignment.combine import combined
 from cvgl_ray.config import EStep
+from cvgl_ray.em.graphs import Graphs
 from cvgl_ray.em.matching import PseudoLabels, label
-from cvgl_ray.em.neighbourhood import Graphs, Neighbourly
+from cvgl_ray.em.neighbourhood import Neighbourly
 from cvgl_ray.em.rounds import EStepRows, Matcher
 from cvgl_ray.search.views import Found, Hubness, Matrix, Search, cosines
 

@@ -22,8 +22,8 @@ from cvgl_ray.config import Learning
 from cvgl_ray.distributed.align import Alignment, ClusterScore
 from cvgl_ray.distributed.exchange import Answer, Exchange, LeftError
 from cvgl_ray.distributed.resources import place, use_threads
+from cvgl_ray.em.graphs import Graphs, linked
 from cvgl_ray.em.matching import PseudoLabels
-from cvgl_ray.em.neighbourhood import Graphs, linked
 from cvgl_ray.em.rounds import EStepRows, RoundRows, match_by
 from cvgl_ray.features.views import QUERY, REFERENCE
 from cvgl_ray.search.approximate import chosen

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from cvgl_ray.em.neighbourhood import Graphs, Neighbourly
+from cvgl_ray.em.graphs import Graphs
+from cvgl_ray.em.neighbourhood import Neighbourly
 from cvgl_ray.search.csls import Csls
 from cvgl_ray.search.views import Search, local
 

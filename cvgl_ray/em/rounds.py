@@ -17,9 +17,9 @@ from cvgl_ray.em import collective
 from cvgl_ray.em.adapters import ViewCentred, embed, take
 from cvgl_ray.em.asked import labels_of_asked
 from cvgl_ray.em.build import build_learner
+from cvgl_ray.em.graphs import Graphs, view_graph
 from cvgl_ray.em.learner import Learner
 from cvgl_ray.em.matching import PseudoLabels, label, label_free_scores, scored
-from cvgl_ray.em.neighbourhood import Graphs, view_graph
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import QUERY, REFERENCE, Rows, view_mean
 from cvgl_ray.search.views import Search, local, within

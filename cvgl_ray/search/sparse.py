@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse
 
 from cvgl_ray.search.topk import Nearest
 
@@ -35,64 +36,58 @@ class Pairs:
 
     def _mean_of_best(self, side: int, k: int) -> np.ndarray:
         """The mean of each row's k best scores [n], 0 where it has no pair; side 0: of queries."""
-        starts, keys = self.starts(side), np.sort(self._keys(side))
-        total, found = np.zeros(self.shape[side], np.float32), np.minimum(np.diff(starts), k)
-        for rank in range(k):
-            has = found > rank
-            total[has] += _value(keys[starts[:-1][has] + rank])
-        return total / np.maximum(found, 1).astype(np.float32)
+        best = self._best(side, k)[1]
+        there = best > -np.inf
+        total = np.where(there, best, 0).sum(axis=1, dtype=np.float32)
+        return total / np.maximum(there.sum(axis=1), 1).astype(np.float32)
 
-    def nearest(self, side: int, k: int) -> Nearest:
-        """The k best pairs of each query (side 0) or reference (1), best first; -1 and -inf where fewer."""
-        owner, other, count = self._rows(side), self._rows(1 - side), self.shape[side]
-        order = np.argsort(self._keys(side), kind="stable")
-        rank = np.arange(len(order)) - self.starts(side)[owner[order]]
-        order, rank = order[rank < k], rank[rank < k]
-        ids, scores = np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
-        ids[owner[order], rank], scores[owner[order], rank] = other[order], self.values[order]
-        return Nearest(ids, scores)
+    def nearest(self, side: int, k: int) -> tuple[Nearest, np.ndarray]:
+        """The k best pairs of each query (side 0) or reference (1), and each row's best pair's place [n].
 
-    def starts(self, side: int) -> np.ndarray:
-        """Where each row's pairs begin [n + 1], were they sorted by query (side 0) or by reference (1)."""
-        return np.concatenate([[0], np.bincount(self._rows(side), minlength=self.shape[side]).cumsum()])
+        -1 and -inf where a row has fewer.
+        """
+        pairs, scores = self._best(side, k)
+        others = np.append(self._rows(1 - side), -1)  # what the place -1 stands for
+        return Nearest(others[pairs].astype(np.int64), scores), pairs[:, 0]
+
+    def _best(self, side: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places among the pairs, and scores, of each row's k best [n, k]; see `nearest`."""
+        from cvgl_ray.search.compiled import best_of
+
+        shape = self.shape[side], k
+        pairs, best = np.full(shape, -1), np.full(shape, -np.inf, np.float32)
+        best_of(self._rows(side), self.values, pairs, best)
+        return pairs, best
+
+    def starts(self) -> np.ndarray:
+        """Where each query's pairs begin [nq + 1]; int32 as their references, unless there are too many."""
+        starts = np.searchsorted(self.query, np.arange(self.shape[0] + 1))
+        return starts.astype(np.int32 if len(self.values) < 2**31 else np.int64)
 
     def _rows(self, side: int) -> np.ndarray:
         return self.reference if side else self.query
 
-    def _keys(self, side: int) -> np.ndarray:
-        """Integers that sort by row, then by falling score; NumPy sorts one far quicker than by two keys."""
-        return self._rows(side).astype(np.uint64) << np.uint64(32) | _falling(self.values)
-
 
 def pairs_of(of_query: Nearest, of_reference: Nearest) -> Pairs:
     """All pairs of which either is among the other's nearest. An approximate index's gaps are left out."""
+    from cvgl_ray.search.compiled import union
+
     shape = len(of_query.ids), len(of_reference.ids)
-    keys, values = [], []
-    for near, by_query in ((of_query, True), (of_reference, False)):
-        rows, columns = np.nonzero(near.ids >= 0)
-        others = near.ids[rows, columns]
-        query, reference = (rows, others) if by_query else (others, rows)
-        keys.append(query.astype(np.int64) * shape[1] + reference)
-        values.append(near.scores[rows, columns])
-    key, first = np.unique(np.concatenate(keys), return_index=True)
-    query, reference = np.divmod(key, max(1, shape[1]))
-    return Pairs(
-        query.astype(np.int32),
-        reference.astype(np.int32),
-        np.concatenate(values)[first].astype(np.float32),
-        shape,
+    forth = _matrix(of_query, shape[1])
+    back = scipy.sparse.csr_array(_matrix(of_reference, shape[0]).T)
+    forth.sort_indices()
+    most = forth.nnz + back.nnz
+    found = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.float32)
+    one, other = ((side.indptr, side.indices, side.data) for side in (forth, back))
+    count = union(one, other, *found)
+    query, reference, values = (array[:count].copy() for array in found)
+    return Pairs(query, reference, values, shape)
+
+
+def _matrix(near: Nearest, others: int) -> scipy.sparse.csr_array:
+    """What each row has found, [n, others] sparse."""
+    found = near.ids >= 0
+    starts = np.concatenate([[0], found.sum(axis=1).cumsum()])
+    return scipy.sparse.csr_array(
+        (near.scores[found], near.ids[found].astype(np.int32), starts), shape=(len(near.ids), others)
     )
-
-
-def _falling(values: np.ndarray) -> np.ndarray:
-    """Integers [e] uint64 below 2^32 in the order of falling float32 values."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (~rising).astype(np.uint64)
-
-
-def _value(keys: np.ndarray) -> np.ndarray:
-    """What `_falling` was made of, from the lower 32 bits of keys."""
-    rising = ~(keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    bits = np.where(rising >> 31, rising & np.uint32(0x7FFFFFFF), ~rising)
-    return bits.astype(np.uint32).view(np.float32)

@@ -5,8 +5,9 @@ import pytest
 
 from cvgl_ray.em import asked as asked_module
 from cvgl_ray.em.asked import labels_of_asked
+from cvgl_ray.em.graphs import view_graph
 from cvgl_ray.em.matching import PseudoLabels, is_mutual, pseudo_labels
-from cvgl_ray.em.neighbourhood import neighbourhood_scores, view_graph
+from cvgl_ray.em.neighbourhood import neighbourhood_scores
 from cvgl_ray.errors import InputError
 from cvgl_ray.features.views import unit_rows
 from cvgl_ray.search.approximate import build_index, search
@@ -105,7 +106,8 @@ def test_pseudo_labels_of_neighbourhoods_equal_a_dense_oracle(sizes, scores):
     graphs = view_graph(query), view_graph(reference)
     dense = dense_scores(query, reference, scores, neighbours=4).astype(np.float32)
     places = (part.ravel().astype(np.int32) for part in np.indices(sizes))
-    score = neighbourhood_scores(Pairs(*places, dense.ravel(), sizes), graphs, 0.5).values.reshape(sizes)
+    links = tuple(graph.links[graph.place][:, graph.place] for graph in graphs)  # by the views' own numbers
+    score = neighbourhood_scores(Pairs(*places, dense.ravel(), sizes), links, 0.5).values.reshape(sizes)
     labels = pseudo_labels(
         query, reference, scores=scores, neighbours=4, threshold=0.2, neighbourhood=0.5, graphs=graphs
     )

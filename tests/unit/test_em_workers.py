@@ -138,7 +138,9 @@ def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
     # Whose children need not import all of this once more.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "torch._dynamo", "cvgl_ray.em.build", "cvgl_ray.em.compiled"])
+    context.set_forkserver_preload(
+        ["pytest", "torch._dynamo", "cvgl_ray.em.build", "cvgl_ray.search.compiled"]
+    )
     processes = [
         context.Process(target=worker, args=(rank, str(folder)), daemon=True) for rank in range(WORLD)
     ]

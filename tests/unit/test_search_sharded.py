@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cvgl_ray.config import load_config
-from cvgl_ray.em.neighbourhood import view_graph
+from cvgl_ray.em.graphs import view_graph
 from cvgl_ray.em.rounds import RoundRows, match_by, match_rows
 from cvgl_ray.features.views import unit_rows
 from cvgl_ray.search import sharded as module
