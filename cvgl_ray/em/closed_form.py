@@ -47,7 +47,8 @@ class ClosedFormLearner(Learner):
     ) -> dict[str, float]:
         """See Learner. A round without a pair leaves the adapter as it is."""
         queries, references = labels.pairs()
-        chosen = np.sort(rng.permutation(len(queries))[:MAX_PAIRS])
+        # A draw per query: a pair more or less, by rounding, leaves all others in the sample.
+        chosen = np.sort(np.argsort(rng.random(len(query))[queries], kind="stable")[:MAX_PAIRS])
         if len(chosen):
             across = self._differences(
                 (query, queries[chosen], QUERY), (reference, references[chosen], REFERENCE)
