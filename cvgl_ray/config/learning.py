@@ -63,7 +63,7 @@ class EStep(Section):
     first_share: Fraction = 0.7
     """of the matched queries, the surest, that count in round 1; it rises evenly to all in the last"""
     index: str = "auto"
-    """Flat: exact; a faiss string, such as "IVF2048,SQfp16;nprobe=40"; auto: exact where minutes do"""
+    """Flat: exact; a faiss string, such as "IVF2048,Flat;nprobe=32"; auto: exact where minutes do"""
 
     @model_validator(mode="after")
     def _neighbourhood_fits(self) -> "EStep":

@@ -4,8 +4,7 @@ import numpy as np
 
 from cvgl_ray.em.matching import PseudoLabels, examples_of, rooms, widest
 from cvgl_ray.search.csls import hubness
-from cvgl_ray.search.topk import nearest
-from cvgl_ray.search.views import cosines
+from cvgl_ray.search.views import among, cosines
 
 SHORTLIST = 16  # of a row, by cosine, among which the best by CSLS is looked for
 
@@ -27,14 +26,14 @@ def labels_of_asked(
     Candidates are all rows of both views, so the answer does not depend on how many are asked; their
     number only sets its cost, which grows with nq and nr and not with their product. By CSLS the best is
     looked for among a row's SHORTLIST best by cosine. A reference whose best query is not asked has none.
-    device: where the search is done.
+    device: where the search is done, which is approximate where "auto" is (see search.approximate.chosen).
     """
     nq, nr = len(query), len(reference)
     room_q, room_r = rooms(nq, nr)
-    near = nearest(query[asked], reference, max(SHORTLIST, room_q), device=device)
+    near = among(query[asked], reference, max(SHORTLIST, room_q), device=device)
     back, first = None, np.unique(near.ids if scores == "csls" else near.best())
     if scores == "csls" or match == "mutual":
-        back = nearest(reference[first], query, max(SHORTLIST, 2 * room_r), device=device)
+        back = among(reference[first], query, max(SHORTLIST, 2 * room_r), device=device)
     if scores == "csls":
         assert back is not None
         near = near.less(_spread(hubness(back.first(neighbours)), first, nr))
@@ -42,7 +41,7 @@ def labels_of_asked(
         back = back.of(np.searchsorted(first, best))
         first = best
         second = np.unique(back.ids)
-        hubs = hubness(nearest(query[second], reference, neighbours, device=device))
+        hubs = hubness(among(query[second], reference, neighbours, device=device))
         back = back.less(_spread(hubs, second, nq))
     best, cosine = near.best(), cosines(query[asked], reference, near.best())
     keep = cosine > threshold

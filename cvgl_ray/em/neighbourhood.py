@@ -7,9 +7,11 @@ Only candidates count, each row's nearest of the other view: the work grows with
 square. Small views have all pairs as candidates.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -103,18 +105,21 @@ def sinkhorn(logits: Pairs, iterations: int) -> Pairs:
     Products with the scales of rows and columns take a sixth of the time of logarithms of sums. Logits more
     than 690 below the largest count as that: float64 holds no more.
     """
-    values = torch.from_numpy(logits.values.astype(np.float64))
+    from cvgl_ray.search.compiled import scale_rows
+
+    values = logits.values.astype(np.float64)
     if len(values):
-        values.sub_(values.max()).clamp_(min=-690).exp_()
-    kernel = _matrix(logits, values.numpy())
-    transposed = kernel.T  # once: few rows are scaled in less time than this takes
-    rows, columns = np.ones(logits.shape[0]), np.ones(logits.shape[1])
+        torch.from_numpy(values).sub_(values.max()).clamp_(min=-690).exp_()
+    kernel = logits.starts(), logits.reference, values
+    of_queries, of_references = np.ones(logits.shape[0]), np.ones(logits.shape[1])
+    sums = np.bincount(logits.reference, weights=values, minlength=logits.shape[1])
     for _ in range(iterations):
-        columns = 1 / np.maximum(transposed @ rows, 1e-300)
-        rows = 1 / np.maximum(kernel @ columns, 1e-300)
-    kernel.data *= columns[logits.reference]
-    kernel.data *= rows[logits.query]
-    return logits.of(kernel.data)
+        of_references = 1 / np.maximum(sums, 1e-300)
+        step = partial(scale_rows, matrix=kernel, of_columns=of_references, of_rows=of_queries)
+        sums = np.sum(_in_parts(logits.shape[0], step), axis=0)
+    values *= of_references[logits.reference]
+    values *= of_queries[logits.query]
+    return logits.of(values)
 
 
 def neighbours_mean(match: Pairs, links: Links) -> Pairs:
@@ -123,16 +128,19 @@ def neighbours_mean(match: Pairs, links: Links) -> Pairs:
 
     own = match.starts(), match.reference, match.values
     of_query, of_reference = ((side.indptr, side.indices, side.data) for side in links)
-    threads, width = torch.get_num_threads(), match.shape[1]
     found = np.zeros(len(match.values), np.float32)
-    if threads == 1:
-        mean_at(0, match.shape[0], own, of_query, of_reference, width, found)
-        return match.of(found)
-    cuts = pairwise(np.linspace(0, match.shape[0], threads + 1).astype(int))
-    with ThreadPoolExecutor(threads) as pool:  # the compiled loop lets others run meanwhile
-        list(pool.map(lambda cut: mean_at(cut[0], cut[1], own, of_query, of_reference, width, found), cuts))
+    mean = partial(
+        mean_at, match=own, graph_q=of_query, graph_r=of_reference, width=match.shape[1], found=found
+    )
+    _in_parts(match.shape[0], mean)
     return match.of(found)
 
 
-def _matrix(pairs: Pairs, values: np.ndarray) -> scipy.sparse.csr_array:
-    return scipy.sparse.csr_array((values, pairs.reference, pairs.starts()), shape=pairs.shape)
+def _in_parts(count: int, work: Callable[[int, int], Any]) -> list[Any]:
+    """What work(first, stop) says of each of as many parts of `count` rows as torch has threads.
+
+    It is compiled and lets other threads run meanwhile.
+    """
+    edges = np.linspace(0, count, torch.get_num_threads() + 1).astype(int)
+    with ThreadPoolExecutor(len(edges) - 1) as pool:
+        return list(pool.map(work, edges[:-1], edges[1:]))

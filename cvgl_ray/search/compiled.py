@@ -40,6 +40,26 @@ def mean_at(first: int, stop: int, match: Csr, graph_q: Csr, graph_r: Csr, width
 
 
 @numba.njit(nogil=True, cache=True)
+def scale_rows(first: int, stop: int, matrix: Csr, of_columns: Row, of_rows: Row) -> Row:
+    """Half a step of Sinkhorn's, of the rows from first to stop, and the sums of the next: [m] float64.
+
+    of_columns [m]: the columns' scales; of_rows [n] is filled with those by which each row sums to 1. Summed
+    are the columns of the rows scaled so. Both in one pass: reading the matrix is what takes the time.
+    """
+    starts, columns, values = matrix
+    sums = np.zeros(len(of_columns))
+    for row in range(U(first), U(stop)):
+        total = 0.0
+        for pair in range(U(starts[row]), U(starts[row + U(1)])):
+            total += values[pair] * of_columns[U(columns[pair])]
+        scale = 1 / max(total, 1e-300)
+        of_rows[row] = scale
+        for pair in range(U(starts[row]), U(starts[row + U(1)])):
+            sums[U(columns[pair])] += values[pair] * scale
+    return sums
+
+
+@numba.njit(nogil=True, cache=True)
 def best_of(rows: Row, values: Row, pairs: Row, best: Row) -> None:
     """Fill pairs, best [n, k] with each row's k best of the e values, best first; of equals the earlier.
 

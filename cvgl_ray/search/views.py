@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cvgl_ray.search.approximate import build_index, chosen, projection, scored_again, search
-from cvgl_ray.search.topk import Nearest, merge, nearest_both, nearest_within
+from cvgl_ray.search.topk import Nearest, merge, nearest, nearest_both
 
 CHUNK = 16_384  # rows
 SPARE = 2  # candidates of wide rows per one that is wanted
@@ -105,10 +105,17 @@ def local(query: np.ndarray, reference: np.ndarray, factory: str = "Flat", devic
 
 def within(rows: np.ndarray, k: int, factory: str = "Flat", device: str = "cpu") -> Nearest:
     """The k best of a view's rows [n, D] float32 for each of them, itself among them; factory: see local."""
-    factory = chosen(factory, len(rows), len(rows), rows.shape[1], device)
+    return among(rows, rows, k, factory, device)
+
+
+def among(
+    rows: np.ndarray, others: np.ndarray, k: int, factory: str = "auto", device: str = "cpu"
+) -> Nearest:
+    """The k best of others [m, D] float32 for each of the rows [n, D]; factory: see local."""
+    factory = chosen(factory, len(rows), len(others), others.shape[1], device)
     if factory == "Flat":
-        return nearest_within(rows, k, device=device)
-    return found_by_index([rows], rows, None, k, factory).near
+        return nearest(rows, others, k, device=device)
+    return found_by_index([rows], others, None, k, factory).near
 
 
 def found_by_index(
