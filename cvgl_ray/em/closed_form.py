@@ -47,8 +47,7 @@ class ClosedFormLearner(Learner):
     ) -> dict[str, float]:
         """See Learner. A round without a pair leaves the adapter as it is."""
         queries, references = labels.pairs()
-        # A draw per query: a pair more or less, by rounding, leaves all others in the sample.
-        chosen = np.sort(np.argsort(rng.random(len(query))[queries], kind="stable")[:MAX_PAIRS])
+        chosen = sampled(queries, len(query), MAX_PAIRS, rng)
         if len(chosen):
             across = self._differences(
                 (query, queries[chosen], QUERY), (reference, references[chosen], REFERENCE)
@@ -82,6 +81,14 @@ class ClosedFormLearner(Learner):
 
     def _rows(self, features: Rows, view: int, rows: np.ndarray) -> torch.Tensor:
         return self.adapter.normalise(take(features, rows, self.device), view)
+
+
+def sampled(queries: np.ndarray, count: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Places of a random sample, of `most` or all, of queries [p], which are some of `count` rows.
+
+    Each row draws for itself: a pair more or less, by rounding, leaves all others in the sample.
+    """
+    return np.sort(np.argsort(rng.random(count)[queries], kind="stable")[:most])
 
 
 def fit_attenuation(adapter: Attenuation, differences: torch.Tensor, shrinkage: float) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from cvgl_ray.em import closed_form
 from cvgl_ray.em.adapters import Attenuation
-from cvgl_ray.em.closed_form import ClosedFormLearner, fit_attenuation
+from cvgl_ray.em.closed_form import ClosedFormLearner, fit_attenuation, sampled
 from cvgl_ray.em.matching import PseudoLabels
 
 DIMENSION = 8
@@ -81,3 +81,12 @@ def test_many_pairs_are_sampled_by_the_rounds_generator(monkeypatch):
         factors.append(learner.adapter.factors)
     assert torch.equal(factors[0], factors[1])
     assert not torch.equal(factors[0], factors[2])
+
+
+def test_a_pair_less_by_rounding_leaves_the_others_in_the_sample():
+    samples = [
+        sampled(queries, 500, 64, np.random.default_rng(0))
+        for queries in (np.arange(400), np.delete(np.arange(400), 7))
+    ]
+    both = np.intersect1d(np.arange(400)[samples[0]], np.delete(np.arange(400), 7)[samples[1]])
+    assert len(both) >= 63
