@@ -22,7 +22,7 @@ from cvgl_ray.config import Learning
 from cvgl_ray.distributed.align import Alignment, ClusterScore
 from cvgl_ray.distributed.exchange import Answer, Exchange, LeftError
 from cvgl_ray.distributed.resources import place, use_threads
-from cvgl_ray.em.graphs import Graphs, linked
+from cvgl_ray.em.graphs import Graph, Graphs, linked
 from cvgl_ray.em.matching import PseudoLabels
 from cvgl_ray.em.rounds import EStepRows, RoundRows, match_by
 from cvgl_ray.features.views import QUERY, REFERENCE
@@ -155,7 +155,7 @@ class IndexActor:
         aligner.level()
         return Matched(labels, learned_of(aligner), laid)
 
-    def _graph(self, view: int, count: int, workers: int, ask_each: AskEach) -> Any:
+    def _graph(self, view: int, count: int, workers: int, ask_each: AskEach) -> Graph:
         """Who is near whom in the frozen features of a view."""
         blocks, start = [], 0
         for size in block_sizes(count, self.dims, workers):

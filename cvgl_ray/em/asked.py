@@ -23,24 +23,25 @@ def labels_of_asked(
 ) -> PseudoLabels:
     """What `pseudo_labels` of all rows [nq, D] and [nr, D] says of the queries asked, row ids [a].
 
-    Candidates are all rows of both views, so the answer does not depend on how many are asked; their
-    number only sets its cost, which grows with nq and nr and not with their product. By CSLS the best is
-    looked for among a row's SHORTLIST best by cosine. A reference whose best query is not asked has none.
-    device: where the search is done, which is approximate where "auto" is (see search.approximate.chosen).
+    Candidates are all rows of both views, so the answer does not depend on how many are asked, but where the
+    search is approximate; their number sets its cost, which grows with nq and nr, not with their product. By
+    CSLS the best is looked for among a row's SHORTLIST best by cosine. A reference whose best query is not
+    asked has none.
+    device: where the search is done, which is "auto" whatever the labels' own is (see search.approximate).
     """
     nq, nr = len(query), len(reference)
     room_q, room_r = rooms(nq, nr)
     near = among(query[asked], reference, max(SHORTLIST, room_q), device=device)
-    back, first = None, np.unique(near.ids if scores == "csls" else near.best())
+    back, first = None, _there(near.ids if scores == "csls" else near.best())
     if scores == "csls" or match == "mutual":
         back = among(reference[first], query, max(SHORTLIST, 2 * room_r), device=device)
     if scores == "csls":
         assert back is not None
         near = near.less(_spread(hubness(back.first(neighbours)), first, nr))
-        best = np.unique(near.best())
+        best = _there(near.best())
         back = back.of(np.searchsorted(first, best))
         first = best
-        second = np.unique(back.ids)
+        second = _there(back.ids)
         hubs = hubness(among(query[second], reference, neighbours, device=device))
         back = back.less(_spread(hubs, second, nq))
     best, cosine = near.best(), cosines(query[asked], reference, near.best())
@@ -51,7 +52,7 @@ def labels_of_asked(
         if match == "mutual":
             keep &= (back.ids[place, :room_r] == asked[:, None]).any(axis=1)
         position = _spread(np.arange(len(asked)), asked, nq, -1)
-        best_of_reference[first] = position[back.best()]
+        best_of_reference[first] = np.where(back.best() >= 0, position[back.best()], -1)
     margin = near.lead()
     if share < 1:
         keep &= widest(margin, keep, share)
@@ -69,6 +70,12 @@ def labels_of_asked(
         margin=margin,
         examples=examples_of(near.ids, asked, np.arange(nr)),
     )
+
+
+def _there(ids: np.ndarray) -> np.ndarray:
+    """The rows among ids, each once; an approximate search fills up with -1."""
+    rows = np.unique(ids)
+    return rows[rows >= 0]
 
 
 def _spread(values: np.ndarray, rows: np.ndarray, count: int, other: float = 0) -> np.ndarray:

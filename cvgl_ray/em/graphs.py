@@ -9,7 +9,8 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from cvgl_ray.search.topk import Nearest, nearest_within
+from cvgl_ray.search.topk import Nearest
+from cvgl_ray.search.views import within
 
 LINKS = 30  # of each row within its view, at most
 
@@ -32,7 +33,7 @@ class Graph:
 Graphs = tuple[Graph, Graph]  # of the query view and the reference view
 
 
-def view_graph(rows: np.ndarray, search: Callable[[np.ndarray, int], Nearest] = nearest_within) -> Graph:
+def view_graph(rows: np.ndarray, search: Callable[[np.ndarray, int], Nearest] = within) -> Graph:
     """See `linked`, of rows [N, D] float32, L2-normalised; search: a view's k nearest rows within it."""
     return linked(len(rows), partial(search, rows))
 

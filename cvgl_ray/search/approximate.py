@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import faiss
 import numpy as np
@@ -14,7 +15,8 @@ EXACT = 2**34  # pairs of rows up to which "auto" looks at all of them: minutes 
 EXACT_PRODUCTS = 2**44  # and numbers multiplied: wide rows take longer, ten minutes on two cores
 WIDE, NARROW = 512, 256  # rows of more numbers than WIDE are looked for by NARROW of them
 SAMPLE = 8192  # rows that the projection is made of
-CLUSTERING, OF_LIST = 6, 64  # rounds of the lists' k-means, and rows of each list in its sample
+CLUSTERING_ROUNDS, PER_LIST = 6, 64  # of the lists' k-means, and rows per list in its sample
+PROBING = 2**22  # rows that are looked for at a time: faiss counts their probes in 32 bits
 AT_ONCE = 64  # rows that ask of one list, on average, from which on all of them are multiplied at once
 
 
@@ -22,7 +24,7 @@ def chosen(factory: str, rows: int, others: int, dims: int, device: str = "cpu")
     """The factory that "auto" stands for in a search of rows [rows, dims] among others [others, dims].
 
     "Flat", exact, where there are few pairs, and on a GPU; else about twice the square root of the others as
-    lists, a 128th of which are probed, at least 16: recall@32 of 0.91 at a million rows (experiments/LOG.md).
+    lists, a 128th of which are probed, at least 16: recall@32 of 0.90 at a million rows (experiments/LOG.md).
     """
     if factory != "auto":
         return factory
@@ -36,15 +38,15 @@ def build_index(rows: np.ndarray, factory: str = "Flat") -> faiss.Index:
     """Index rows [N, D] float32 by inner product; a row's id is its position.
 
     factory: any faiss `index_factory` string; after a semicolon, search parameters by faiss's names, as in
-    "IVF4096,Flat;nprobe=16". Raises InputError for one that faiss does not know or that needs more rows to
-    train on than there are.
+    "IVF4096,Flat;nprobe=16". Its lists are made of a sample. Raises InputError for one that faiss does not
+    know or that needs more rows to train on than there are.
     """
     kind, _, parameters = factory.partition(";")
     try:
         index = faiss.index_factory(rows.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
         faiss.ParameterSpace().set_index_parameters(index, parameters)  # type: ignore[arg-type]
         if isinstance(index, faiss.IndexIVF):
-            index.cp.niter, index.cp.max_points_per_centroid = CLUSTERING, OF_LIST
+            index.cp.niter, index.cp.max_points_per_centroid = CLUSTERING_ROUNDS, PER_LIST
         if not index.is_trained:
             index.train(rows)
         index.add(np.ascontiguousarray(rows))
@@ -63,19 +65,30 @@ def search(index: faiss.Index, rows: np.ndarray, k: int) -> tuple[np.ndarray, np
     k is cut to the index's size; an approximate index may pad a row's tail with id -1 and score -inf.
     """
     rows, k = np.ascontiguousarray(rows, dtype=np.float32), min(k, index.ntotal)
-    if isinstance(index, faiss.IndexIVFFlat) and len(rows) * index.nprobe >= AT_ONCE * index.nlist:
-        scores, ids = _list_by_list(index, rows, k)
+    if _worth_lists(index, len(rows)):
+        parts = np.array_split(rows, -(-len(rows) // PROBING))
+        found = [_list_by_list(index, part, k) for part in parts]
+        scores, ids = (np.concatenate(side) for side in zip(*found, strict=True))
     else:
         scores, ids = index.search(rows, k)
     return np.where(ids < 0, np.float32(-np.inf), scores), ids
 
 
-def _list_by_list(index: faiss.IndexIVFFlat, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _worth_lists(index: faiss.Index, count: int) -> bool:
+    """Whether so many rows are looked for in one list after the other."""
+    if type(index) is not faiss.IndexIVFFlat:  # a subclass keeps its rows otherwise
+        return False
+    return index.nprobe <= index.nlist and count * index.nprobe >= AT_ONCE * index.nlist
+
+
+def _list_by_list(index: Any, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """What `index.search` finds, in a third of its time: a list meets all rows that probe it in one product.
 
     As faiss's own `contrib.big_batch_search`, which prints a line per list.
     """
     probed = index.quantizer.search(rows, index.nprobe)[1].astype(np.int32)
+    if (probed < 0).any():  # of NaN, say, and no list to sort by
+        return index.search(rows, k)
     limits = faiss.matrix_bucket_sort_inplace(probed, nbucket=index.nlist)
     asking, best = probed.ravel(), faiss.ResultHeap(len(rows), k, keep_max=True)  # sorted by list
     for number, (start, stop) in enumerate(pairwise(limits)):

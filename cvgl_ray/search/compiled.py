@@ -10,7 +10,7 @@ Row = np.ndarray
 Csr = tuple[Row, Row, Row]  # of a sparse matrix: the rows' starts, columns and values
 
 
-U = np.uint64  # of places: an integer that may be negative is first compared with 0
+U = np.uint64  # of indices: of signed ones each is first compared with 0
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)

@@ -61,7 +61,7 @@ class Pairs:
 
     def starts(self) -> np.ndarray:
         """Where each query's pairs begin [nq + 1]; int32 as their references, unless there are too many."""
-        starts = np.searchsorted(self.query, np.arange(self.shape[0] + 1))
+        starts = np.searchsorted(self.query, np.arange(self.shape[0] + 1, dtype=self.query.dtype))
         return starts.astype(np.int32 if len(self.values) < 2**31 else np.int64)
 
     def _rows(self, side: int) -> np.ndarray:

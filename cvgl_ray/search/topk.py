@@ -156,8 +156,3 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 def _with_own(near: Nearest, hubness: np.ndarray | None) -> Nearest:
     """The scores less the hubness [n] of the rows that ask."""
     return near if hubness is None else Nearest(near.ids, near.scores - hubness[:, None])
-
-
-def nearest_within(rows: np.ndarray, k: int, *, device: str = "cpu") -> Nearest:
-    """The k best of a view's rows [n, D] float32 for each of them, itself among them."""
-    return nearest(rows, rows, k, device=device)

@@ -130,6 +130,7 @@ def found_by_index(
     searched = others if narrow is None else others @ narrow
     searched = searched if hubness is None else np.hstack([searched, -hubness[:, None]])
     index = build_index(searched, factory)
+    del searched  # the index has a copy
     found = []
     for rows in blocks:
         asked = rows if narrow is None else rows @ narrow

@@ -17,7 +17,7 @@ from cvgl_ray.features.cell_model import CellModel
 from cvgl_ray.features.pretransform import Pretransform
 from cvgl_ray.localization.request import Request
 from cvgl_ray.localization.run import localize_map
-from cvgl_ray.search import gpu, topk
+from cvgl_ray.search import gpu, topk, views
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
@@ -78,4 +78,4 @@ def test_the_nearest_on_a_gpu_are_those_of_the_cpu(monkeypatch):
         for here, there in zip(*both, strict=True):
             np.testing.assert_array_equal(here.ids, there.ids)
             np.testing.assert_allclose(here.scores, there.scores, atol=1e-4)
-    np.testing.assert_array_equal(*(topk.nearest_within(query, 5, device=d).ids for d in ("cpu", "cuda")))
+    np.testing.assert_array_equal(*(views.within(query, 5, device=d).ids for d in ("cpu", "cuda")))

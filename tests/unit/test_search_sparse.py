@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cvgl_ray.features.views import unit_rows
 from cvgl_ray.search.approximate import build_index, search
 from cvgl_ray.search.sparse import Pairs, pairs_of
 from cvgl_ray.search.topk import Nearest
@@ -54,3 +55,13 @@ def test_lists_searched_one_at_a_time_find_what_faiss_finds() -> None:
     np.testing.assert_allclose(scores[there], expected_scores[there], atol=1e-4)
     assert np.isneginf(scores[~there]).all()
     assert (~there).any()
+
+
+def test_more_probes_than_lists_and_a_row_of_nothing_are_answered_as_by_faiss() -> None:
+    rows = unit_rows(RNG.normal(size=(700, 16)))
+    every = build_index(rows, "IVF8,Flat;nprobe=64")
+    np.testing.assert_array_equal(search(every, rows, 3)[1], every.search(rows, 3)[1])
+    rows[5] = np.nan
+    found = search(build_index(rows[10:], "IVF8,Flat;nprobe=3"), rows, 3)[1]
+    assert (found[5] == -1).all()
+    np.testing.assert_array_equal(found[10:, 0], np.arange(690))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cvgl_ray.search.topk import Nearest, merge, nearest_both, nearest_within
+from cvgl_ray.search.topk import Nearest, merge, nearest_both
+from cvgl_ray.search.views import within
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (7, 7), (23, 9), (9, 40), (20, 20), (60, 50)])
@@ -52,6 +53,6 @@ def test_a_shard_that_found_nothing_leaves_the_others_answer():
 @pytest.mark.parametrize("k", [1, 5, 23])
 def test_a_view_searched_in_itself_equals_a_search_of_its_copy(k):
     rows = np.random.default_rng(0).standard_normal((23, 6), dtype=np.float32)
-    found, expected = nearest_within(rows, k), nearest_both(rows, rows, k, k)[0]
+    found, expected = within(rows, k), nearest_both(rows, rows, k, k)[0]
     np.testing.assert_array_equal(found.ids, expected.ids)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
