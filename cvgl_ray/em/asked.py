@@ -27,7 +27,7 @@ def labels_of_asked(
     search is approximate; their number sets its cost, which grows with nq and nr, not with their product. By
     CSLS the best is looked for among a row's SHORTLIST best by cosine. A reference whose best query is not
     asked has none.
-    device: where the search is done, which is "auto" whatever the labels' own is (see search.approximate).
+    device: where the search is done. Its index is "auto", whatever that of the training.
     """
     nq, nr = len(query), len(reference)
     room_q, room_r = rooms(nq, nr)

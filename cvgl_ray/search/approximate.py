@@ -78,7 +78,7 @@ def _worth_lists(index: faiss.Index, count: int) -> bool:
     """Whether so many rows are looked for in one list after the other."""
     if type(index) is not faiss.IndexIVFFlat:  # a subclass keeps its rows otherwise
         return False
-    return index.nprobe <= index.nlist and count * index.nprobe >= AT_ONCE * index.nlist
+    return bool(count * index.nprobe >= AT_ONCE * index.nlist)
 
 
 def _list_by_list(index: Any, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +87,7 @@ def _list_by_list(index: Any, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.
     As faiss's own `contrib.big_batch_search`, which prints a line per list.
     """
     probed = index.quantizer.search(rows, index.nprobe)[1].astype(np.int32)
-    if (probed < 0).any():  # of NaN, say, and no list to sort by
+    if (probed < 0).any():  # no list to sort by: of NaN, or of more probes than lists
         return index.search(rows, k)
     limits = faiss.matrix_bucket_sort_inplace(probed, nbucket=index.nlist)
     asking, best = probed.ravel(), faiss.ResultHeap(len(rows), k, keep_max=True)  # sorted by list

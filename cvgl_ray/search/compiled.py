@@ -8,8 +8,6 @@ import numpy as np
 
 Row = np.ndarray
 Csr = tuple[Row, Row, Row]  # of a sparse matrix: the rows' starts, columns and values
-
-
 U = np.uint64  # of indices: of signed ones each is first compared with 0
 
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from cvgl_ray.config import load_config
 from cvgl_ray.em.adapters import embed
-from cvgl_ray.em.judge import HalfModels
-from cvgl_ray.em.rounds import start
+from cvgl_ray.em.fit import fit
+from cvgl_ray.em.rounds import Round
 from cvgl_ray.features.views import QUERY, REFERENCE, unit_rows
 from cvgl_ray.search.topk import nearest
 
@@ -51,12 +51,12 @@ def mixtures(
     made = []
     for view in low:
         rows = np.empty((pairs, dims), np.float32)
-        for first in range(0, pairs, CHUNK):
-            part = slice(first, first + CHUNK)
+        for start in range(0, pairs, CHUNK):
+            part = slice(start, start + CHUNK)
             rows[part] = np.einsum("nk,nkd->nd", weights[part], view[mixed[part]])
         spread = rows.std(axis=0)
-        for first in range(0, pairs, CHUNK):
-            some = rows[first : first + CHUNK]
+        for start in range(0, pairs, CHUNK):
+            some = rows[start : start + CHUNK]
             some += noise * spread * rng.standard_normal(some.shape, dtype=np.float32)
         made.append(rows)
     return made[0], made[1]
@@ -82,14 +82,11 @@ def main(table: str, pairs: int, dims: int, noise: float, seed: int, overrides: 
     before = recall_at_1(unit_rows(query), unit_rows(reference), asked)
     query, reference = query.astype(np.float16), reference.astype(np.float16)
     started = time.perf_counter()
-    judge = HalfModels(query, reference, config.learning).judge if config.run.agreement else None
-    learner, going = start(query, reference, config.learning, judge)
-    rounds = []
-    for done in going:
-        rounds.append(done)
+
+    def told(done: Round) -> None:
         print(f"round {done.number} after {time.perf_counter() - started:.0f} s", flush=True)
-    learner.return_to_best()
-    learner.adapter.eval()
+
+    learner, rounds = fit(query, reference, config.learning, told)
     seconds = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     z_query, z_reference = (
